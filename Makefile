@@ -1,0 +1,44 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both make their own .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint bench golden test-gpu clean
+help:
+	@echo "make demo      one real run from inventory to picture, into out/"
+	@echo "make test      lint, types and the whole test suite"
+	@echo "make lint      ruff and mypy only"
+	@echo "make bench     benchmarks (timings, not checks)"
+	@echo "make golden    rewrite the expected outputs, then look at the diff"
+	@echo "make test-gpu  the tests that need an NVIDIA device"
+	@echo "make clean     remove .venv and out/"
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fleetmap needs Python 3.11 or newer and %s is %s; try make PYTHON=python3.12" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	@$(BIN)/python samples/demo.py --output out
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/pytest -m bench -s tests/bench
+
+golden: $(READY)
+	$(BIN)/pytest --update-golden tests
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,145 @@
+"""What both command lines share: options, exit codes, printing. No fleet, no graph.
+
+Only typer is imported at the top: ``--help`` must stay quick, so rich and json load where used.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from fleet.errors import ExpectedError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+STDIO = "-"
+
+
+class ExitCode(IntEnum):
+    """Exit status of every command (the table is in the README)."""
+
+    DONE = 0
+    FINDINGS = 1
+    BAD_INPUT = 2
+    PARTIAL = 3
+    NOTHING_COLLECTED = 4
+    INTERRUPTED = 130
+
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document with schema_version instead.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o", "--output", help="Write the product to FILE; '-' is stdout.", metavar="FILE"
+    ),
+]
+FleetFile = Annotated[
+    str, typer.Argument(help="Fleet map (.json or .json.gz); '-' is stdin.", metavar="MAP")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the random draws; same seed, same bytes.", min=0)]
+
+_debug = False
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """A Typer application with the conventions of both commands."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def common_options(
+    *,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    global _debug
+    _debug = debug
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"fleetmap {version_of('fleetmap')}")
+        raise typer.Exit
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: an expected error becomes one line on stderr and an exit code."""
+    try:
+        app()
+    except ExpectedError as error:
+        if _debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def leave(code: ExitCode) -> NoReturn:
+    """End the command with an exit code other than 0."""
+    raise typer.Exit(int(code))
+
+
+def say(text: str) -> None:
+    """Talk to the person: stderr."""
+    print(text, file=sys.stderr)
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout, keys in the order given, floats shortest."""
+    import json
+
+    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+) -> None:
+    """A table of text on stdout; columns in ``right`` are right-aligned. Never truncated."""
+    for line in table_lines(header, rows, right=right):
+        print(line)
+
+
+def table_lines(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+) -> list[str]:
+    """The lines of a table, two spaces between columns, no trailing space.
+
+    >>> table_lines(("link", "GB/s"), [("nvlink4", "450"), ("ndr", "50")], right=(1,))
+    ['link     GB/s', 'nvlink4   450', 'ndr        50']
+    """
+    cells = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(row) for row in cells]
+
+
+@contextmanager
+def progress(label: str) -> Iterator["Progress"]:
+    """A progress bar on stderr, shown on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(label), BarColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        yield bar

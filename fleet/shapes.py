@@ -1,0 +1,317 @@
+"""Shapes: finds the few wirings many nodes share, and tells where one node deviates.
+
+Law: a shape with a node's deviations applied is that node's wiring again (PCI addresses apart,
+which stand with the node where they differ).
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fleet.fields import FrozenModel, Keyed, ShapeId
+from fleet.model import Deviation, FleetMap, Node, SlotAddress
+from fleet.wiring import DevicePair, EndKind, GpuSlot, NicSlot, NodeShape, P2pStatus, Wiring
+
+MAY_DEVIATE: Final = frozenset(
+    {"state", "count", "bytes_per_s", "pcie_width", "pcie_generation", "read", "write"}
+)
+MAY_BE_MISSING: Final = frozenset({"gpus", "nvswitches", "nics", "ports"})
+_WITH_ADDRESS: Final = ("bridges", "gpus", "nvswitches", "nics")
+_NOT_COMPARED: Final = frozenset({"id", "pci_address"})
+_STEP: Final = re.compile(r"(?P<name>\w+)(?:\[(?P<key>[^\]]+)\])?\.?")
+
+
+class OtherWiringError(Exception):
+    """Two wirings differ in what no fault changes (internal to this module)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a node's wiring is told by a shape: slots renamed, then deviations, then addresses."""
+
+    shape: NodeShape
+    deviations: tuple[Deviation, ...] = ()
+    gpu_slots: Mapping[int, int] = field(default_factory=dict)
+    nic_slots: Mapping[int, int] = field(default_factory=dict)
+    addresses: tuple[SlotAddress, ...] = ()
+
+
+def wiring_digest(wiring: Wiring) -> str:
+    """Content of a wiring as 64 hexadecimal digits; PCI addresses and names do not count."""
+    no_address: Any = {name: {"__all__": {"pci_address"}} for name in _WITH_ADDRESS}
+    if isinstance(wiring, NodeShape):
+        no_address["id"] = True
+    text = wiring.model_dump_json(exclude=no_address, exclude_defaults=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_shapes(wirings: Iterable[Wiring]) -> tuple[NodeShape, ...]:
+    """The shapes by which all these wirings can be told, completest first.
+
+    A wiring that only lacks parts of a shape, or has a port down, is that shape with deviations.
+    The order of the input does not matter.
+    """
+    count: Counter[str] = Counter()
+    by_digest: dict[str, Wiring] = {}
+    digests: dict[int, str] = {}
+    for wiring in wirings:
+        digest = digests.get(id(wiring)) or wiring_digest(wiring)
+        digests[id(wiring)] = digest
+        by_digest[digest] = min(by_digest.get(digest, wiring), wiring, key=_address_text)
+        count[digest] += 1
+    shapes: list[NodeShape] = []
+    for digest in sorted(by_digest, key=lambda d: (_incompleteness(by_digest[d]), -count[d], d)):
+        wiring = by_digest[digest]
+        if fit_to_shapes(shapes, wiring) is None:
+            shapes.append(NodeShape(id=_shape_name(wiring, digest), **_fields(wiring)))
+    return tuple(shapes)
+
+
+def fit_to_shapes(shapes: Iterable[NodeShape], wiring: Wiring) -> Fit | None:
+    """The fit with the fewest deviations; None where no shape tells this wiring."""
+    fits = [fit for shape in shapes if (fit := fit_to_shape(shape, wiring)) is not None]
+    return min(fits, key=lambda fit: len(fit.deviations), default=None)
+
+
+def fit_to_shape(shape: NodeShape, wiring: Wiring) -> Fit | None:
+    """How ``wiring`` is told by ``shape``; None if it is another wiring altogether.
+
+    Another wiring: it has what the shape lacks, differs in a fact that no fault changes, lacks
+    GPUs whose place is not known by PCI address, or lacks half of them.
+    """
+    if len(wiring.gpus) * 2 < len(shape.gpus):
+        return None
+    try:
+        gpus, nics = _slot_moves(shape.gpus, wiring.gpus), _slot_moves(shape.nics, wiring.nics)
+        aligned = renumbered(wiring, gpus, nics)
+        deviations = tuple(_differences(_without_missing(shape, aligned), aligned, ""))
+        missing = tuple(_missing(shape, aligned))
+    except OtherWiringError:
+        return None
+    return Fit(
+        shape=shape,
+        deviations=tuple(sorted((*missing, *deviations), key=lambda d: d.path)),
+        gpu_slots=gpus,
+        nic_slots=nics,
+        addresses=_other_addresses(shape, aligned),
+    )
+
+
+def wiring_of(
+    shape: NodeShape,
+    deviations: Iterable[Deviation] = (),
+    addresses: Iterable[SlotAddress] = (),
+) -> Wiring:
+    """The wiring of a node of this shape: what is missing removed, what differs put in."""
+    deviations = tuple(deviations)
+    gone = {d.path for d in deviations if d.observed is None}
+    document: FrozenModel = Wiring(**_fields(shape))
+    for deviation in deviations:
+        document = _changed(document, _steps(deviation.path), deviation)
+    assert isinstance(document, Wiring)
+    document = _without_pairs(document, gone)
+    by_path = {address.path: address.pci_address for address in addresses}
+    return _with_addresses(document, by_path) if by_path else document
+
+
+def node_wirings(fleet: FleetMap) -> Iterator[tuple[Node, Wiring]]:
+    """Each node of a map with its own wiring; nodes of one wiring share the object."""
+    shapes = {shape.id: shape for shape in fleet.shapes}
+    wirings: dict[object, Wiring] = {}
+    for node in fleet.nodes:
+        key = (node.shape, node.deviations, node.addresses)
+        if key not in wirings:
+            wirings[key] = wiring_of(shapes[node.shape], node.deviations, node.addresses)
+        yield node, wirings[key]
+
+
+def renumbered(wiring: Wiring, gpus: Mapping[int, int], nics: Mapping[int, int]) -> Wiring:
+    """The wiring with slots renamed; a slot that is not named keeps its number."""
+    if not gpus and not nics:
+        return wiring
+    return wiring.model_copy(
+        update={
+            "gpus": tuple(_renamed_gpu(gpu, gpus) for gpu in wiring.gpus),
+            "nics": tuple(
+                nic.model_copy(update={"slot": nics.get(nic.slot, nic.slot)}) for nic in wiring.nics
+            ),
+            "pcie_levels": tuple(_renamed_pair(p, gpus, nics) for p in wiring.pcie_levels),
+            "p2p": tuple(
+                p.model_copy(update={"a": gpus.get(p.a, p.a), "b": gpus.get(p.b, p.b)})
+                for p in wiring.p2p
+            ),
+        }
+    )
+
+
+def _renamed_gpu(gpu: GpuSlot, gpus: Mapping[int, int]) -> GpuSlot:
+    def end_renamed(index: int | None) -> int | None:
+        return None if index is None else gpus.get(index, index)
+
+    ports = tuple(
+        port.model_copy(
+            update={"end": port.end.model_copy(update={"index": end_renamed(port.end.index)})}
+        )
+        if port.end.kind is EndKind.GPU
+        else port
+        for port in gpu.ports
+    )
+    return gpu.model_copy(update={"slot": gpus.get(gpu.slot, gpu.slot), "ports": ports})
+
+
+def _renamed_pair(pair: DevicePair, gpus: Mapping[int, int], nics: Mapping[int, int]) -> DevicePair:
+    def renamed(name: str) -> str:
+        slots, slot = (gpus, nics)[name.startswith("nic")], int(name[3:])
+        return f"{name[:3]}{slots.get(slot, slot)}"
+
+    return pair.model_copy(update={"a": renamed(pair.a), "b": renamed(pair.b)})
+
+
+def _slot_moves(
+    expected: tuple[GpuSlot, ...] | tuple[NicSlot, ...],
+    observed: tuple[GpuSlot, ...] | tuple[NicSlot, ...],
+) -> dict[int, int]:
+    """New slot by old slot, by PCI address: the driver numbers only what it sees."""
+    if len(observed) >= len(expected):
+        return {}
+    slot_at = {device.pci_address: device.slot for device in expected}
+    if None in slot_at or any(device.pci_address not in slot_at for device in observed):
+        raise OtherWiringError
+    moves = {device.slot: slot_at[device.pci_address] for device in observed}
+    return {old: new for old, new in moves.items() if old != new}
+
+
+def _missing(expected: Wiring, observed: Wiring) -> Iterator[Deviation]:
+    for name in MAY_BE_MISSING - {"ports"}:
+        there = {element.key for element in getattr(observed, name)}
+        for element in getattr(expected, name):
+            if element.key not in there:
+                yield Deviation(path=f"{name}[{element.key}]", expected="present")
+
+
+def _without_missing(expected: Wiring, observed: Wiring) -> Wiring:
+    gone = {deviation.path for deviation in _missing(expected, observed)}
+    update = {
+        name: tuple(e for e in getattr(expected, name) if f"{name}[{e.key}]" not in gone)
+        for name in MAY_BE_MISSING - {"ports"}
+    }
+    return _without_pairs(expected.model_copy(update=update), gone)
+
+
+def _without_pairs(wiring: Wiring, gone: set[str]) -> Wiring:
+    """Drop the rows of pairs of which one device is gone."""
+
+    def stays(pair: DevicePair | P2pStatus) -> bool:
+        names = (
+            (pair.a, pair.b) if isinstance(pair, DevicePair) else (f"gpu{pair.a}", f"gpu{pair.b}")
+        )
+        return not any(f"{name[:3]}s[{name[3:]}]" in gone for name in names)
+
+    if not gone:
+        return wiring
+    return wiring.model_copy(
+        update={
+            "pcie_levels": tuple(pair for pair in wiring.pcie_levels if stays(pair)),
+            "p2p": tuple(pair for pair in wiring.p2p if stays(pair)),
+        }
+    )
+
+
+def _differences(expected: FrozenModel, observed: FrozenModel, path: str) -> Iterator[Deviation]:
+    for name in (
+        Wiring.model_fields if isinstance(observed, Wiring) else type(observed).model_fields
+    ):
+        if name in _NOT_COMPARED:
+            continue
+        here = f"{path}.{name}" if path else name
+        a, b = getattr(expected, name), getattr(observed, name)
+        if a == b:
+            continue
+        if isinstance(a, tuple):
+            yield from _list_differences(name, here, a, b)
+        elif isinstance(a, FrozenModel) and isinstance(b, FrozenModel):
+            yield from _differences(a, b, here)
+        elif name in MAY_DEVIATE and a is not None and b is not None:
+            yield Deviation(path=here, expected=a, observed=b)
+        else:
+            raise OtherWiringError
+
+
+def _list_differences(
+    name: str, path: str, expected: tuple[Keyed, ...], observed: tuple[Keyed, ...]
+) -> Iterator[Deviation]:
+    there = {element.key: element for element in observed}
+    if there.keys() - {element.key for element in expected}:
+        raise OtherWiringError
+    for element in expected:
+        here = f"{path}[{element.key}]"
+        other = there.get(element.key)
+        if isinstance(element, FrozenModel) and isinstance(other, FrozenModel):
+            yield from _differences(element, other, here)
+        elif other is None and name in MAY_BE_MISSING:
+            yield Deviation(path=here, expected="present")
+        else:
+            raise OtherWiringError
+
+
+def _steps(path: str) -> list[tuple[str, str | None]]:
+    return [(match["name"], match["key"]) for match in _STEP.finditer(path)]
+
+
+def _changed(
+    document: FrozenModel, steps: list[tuple[str, str | None]], deviation: Deviation
+) -> FrozenModel:
+    (name, key), *rest = steps
+    value = getattr(document, name)
+    if key is None:
+        new = type(value)(deviation.observed)
+    elif rest:
+        new = tuple(_changed(e, rest, deviation) if e.key == key else e for e in value)
+    else:
+        new = tuple(element for element in value if element.key != key)
+    return document.model_copy(update={name: new})
+
+
+def _other_addresses(shape: Wiring, wiring: Wiring) -> tuple[SlotAddress, ...]:
+    return tuple(
+        SlotAddress(path=f"{name}[{ours.key}]", pci_address=ours.pci_address)
+        for name in _WITH_ADDRESS
+        for theirs in getattr(shape, name)
+        for ours in getattr(wiring, name)
+        if ours.key == theirs.key and ours.pci_address != theirs.pci_address
+    )
+
+
+def _with_addresses(wiring: Wiring, by_path: Mapping[str, str | None]) -> Wiring:
+    update = {
+        name: tuple(
+            element.model_copy(
+                update={"pci_address": by_path.get(f"{name}[{element.key}]", element.pci_address)}
+            )
+            for element in getattr(wiring, name)
+        )
+        for name in _WITH_ADDRESS
+    }
+    return wiring.model_copy(update=update)
+
+
+def _fields(wiring: Wiring) -> dict[str, Any]:
+    return {name: getattr(wiring, name) for name in Wiring.model_fields}
+
+
+def _incompleteness(wiring: Wiring) -> tuple[int, int]:
+    ports = sum(port.count for gpu in wiring.gpus for port in gpu.ports if port.state == "up")
+    return -len(wiring.gpus) - len(wiring.nics), -ports
+
+
+def _address_text(wiring: Wiring) -> str:
+    return " ".join(str(e.pci_address) for name in _WITH_ADDRESS for e in getattr(wiring, name))
+
+
+def _shape_name(wiring: Wiring, digest: str) -> ShapeId:
+    kinds = sorted({gpu.product_name or gpu.vendor.value for gpu in wiring.gpus})
+    text = wiring.machine or (f"{len(wiring.gpus)}x {' '.join(kinds)}" if kinds else "no gpu")
+    return ShapeId(f"{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')}-{digest[:8]}")

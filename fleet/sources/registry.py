@@ -1,0 +1,183 @@
+"""Registry: the file formats that hold facts, told from their content, never from their name."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fleet.errors import NothingCollectedError, SourceError
+from fleet.fields import HostName
+from fleet.merge import merge_fleets, merge_snapshots
+from fleet.model import FleetMap, NodeSnapshot
+from fleet.sources import nccl_xml, nvidia_smi, nvidia_smi_topo, recorded
+from fleet.store import read_bytes
+
+LARGEST_SOURCE_BYTES: Final = 256 * 2**20
+_HEAD_BYTES: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A format: its name, whether a text is of it, and how it becomes snapshots.
+
+    ``read(content, where=..., host=...)`` raises SourceError on what it cannot understand;
+    ``host`` is the name for a node whose file does not tell its own.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[str], bool]
+    read: Callable[..., tuple[NodeSnapshot, ...] | FleetMap]
+
+
+FILE_SOURCES: Final = (
+    FileSource("recorded", "fleetmap JSON", recorded.recognises, recorded.read),
+    FileSource("nccl_xml", "NCCL topology XML", nccl_xml.recognises, nccl_xml.read),
+    FileSource("nvidia_smi", "nvidia-smi -q -x XML", nvidia_smi.recognises, nvidia_smi.read),
+    FileSource(
+        "nvidia_smi_topo",
+        "nvidia-smi topo -m matrix",
+        nvidia_smi_topo.recognises,
+        nvidia_smi_topo.read,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An input that was not taken, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a set of files gave: the map, what was refused, and what is no source at all."""
+
+    fleet: FleetMap
+    refused: tuple[Refusal, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    path: Path
+    content: bytes
+    source: FileSource
+
+
+def source_of(content: bytes) -> FileSource | None:
+    """The format of a file's content, None where it is none of ours."""
+    head = content[:_HEAD_BYTES].decode("utf-8", errors="replace")
+    return next((source for source in FILE_SOURCES if source.recognises(head)), None)
+
+
+def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gathered:
+    """One map from files and folders.
+
+    Files that stand together (one folder, or named one by one) and are each of another kind are
+    taken for one machine, named ``host``, or after the folder or the first file. A file of a kind
+    that stands there twice is a machine of its own, named after the file.
+
+    Raises:
+        NothingCollectedError: every input was refused; the message says why.
+        SourceError: ``host`` is given for more than one machine.
+    """
+    refused: list[Refusal] = []
+    skipped: list[str] = []
+    fleets: list[FleetMap] = []
+    for name, group in _groups(paths, refused, skipped):
+        fleets.extend(_read_group(name, group, host, refused))
+    if not fleets:
+        raise NothingCollectedError(_nothing(refused, skipped))
+    fleet = merge_fleets(fleets)
+    if host is not None and len(fleet.nodes) > 1:
+        raise SourceError(
+            f"the files hold {len(fleet.nodes)} machines",
+            field="--host",
+            remedy="name one machine's files, or leave --host out",
+        )
+    return Gathered(fleet=fleet, refused=tuple(refused), skipped=tuple(skipped))
+
+
+def _groups(
+    paths: Iterable[Path], refused: list[Refusal], skipped: list[str]
+) -> list[tuple[str, list[_Input]]]:
+    named: list[_Input] = []
+    groups: list[tuple[str, list[_Input]]] = []
+    for path in paths:
+        if not path.is_dir():
+            named.extend(_inputs([path], refused, None))
+            continue
+        folders = sorted({file.parent for file in path.rglob("*") if file.is_file()})
+        for folder in folders:
+            files = sorted(file for file in folder.iterdir() if file.is_file())
+            inputs = _inputs(files, refused, skipped)
+            groups.append((folder.resolve().name, inputs))
+    if named:
+        groups.insert(0, (named[0].path.name.partition(".")[0], named))
+    return groups
+
+
+def _inputs(
+    files: Iterable[Path], refused: list[Refusal], skipped: list[str] | None
+) -> list[_Input]:
+    """Files with their kind; a file of no kind is skipped in a folder and refused when named."""
+    inputs = []
+    for file in files:
+        try:
+            content = read_bytes(file, limit=LARGEST_SOURCE_BYTES)
+        except Exception as error:  # noqa: BLE001
+            raise error
+        source = source_of(content)
+        if source is not None:
+            inputs.append(_Input(file, content, source))
+        elif skipped is not None:
+            skipped.append(str(file))
+        else:
+            kinds = ", ".join(source.title for source in FILE_SOURCES)
+            refused.append(Refusal(str(file), f"no source we know; expected one of: {kinds}"))
+    return inputs
+
+
+def _read_group(
+    name: str, group: list[_Input], host: HostName | None, refused: list[Refusal]
+) -> list[FleetMap]:
+    kinds = [item.source.name for item in group]
+    one_machine = len(set(kinds)) == len(kinds)
+    fleets: list[FleetMap] = []
+    snapshots: list[NodeSnapshot] = []
+    for item in group:
+        fallback = name if one_machine else item.path.name.partition(".")[0]
+        try:
+            result = item.source.read(
+                item.content, where=str(item.path), host=host or host_name_from_text(fallback)
+            )
+        except SourceError as error:
+            refused.append(Refusal(str(item.path), str(error)))
+            continue
+        if isinstance(result, FleetMap):
+            fleets.append(result)
+        else:
+            snapshots.extend(result)
+    return [*fleets, merge_snapshots(snapshots)] if snapshots else fleets
+
+
+def host_name_from_text(text: str) -> HostName:
+    """A legal host name from a file's or folder's name.
+
+    >>> host_name_from_text("my box (2)")
+    'my-box--2-'
+    """
+    return HostName(re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-") or "node")
+
+
+def _nothing(refused: list[Refusal], skipped: list[str]) -> str:
+    if len(refused) == 1:
+        return refused[0].reason if refused[0].path in refused[0].reason else (
+            f"{refused[0].path}: {refused[0].reason}"
+        )
+    reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in refused)
+    return f"nothing to map: {len(refused)} inputs refused, {len(skipped)} are no source{reasons}"

@@ -1,0 +1,1 @@
+"""fleetmap's topology: links with latencies, collectives, percentiles, plans, diagrams."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fleet.check import Finding, Severity, check_fleet
     from fleet.fields import HostName
     from fleet.merge import merge_fleets, merge_snapshots
-    from fleet.model import Cable, FleetMap, Node, NodeSnapshot, Switch
+    from fleet.model import Cable, CableEnd, FleetMap, Node, NodeSnapshot, Switch
     from fleet.shapes import node_wirings
     from fleet.sources.synthetic import fleet_from_spec
     from fleet.store import load_fleet, read_bytes, save_fleet, write_bytes
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         LinkState,
         NicPort,
         NicSlot,
+        P2pState,
         PcieLevel,
         PortTechnology,
         Wiring,
@@ -37,6 +38,7 @@ _HOME = {
     "merge_fleets": "merge",
     "merge_snapshots": "merge",
     "Cable": "model",
+    "CableEnd": "model",
     "FleetMap": "model",
     "Node": "model",
     "NodeSnapshot": "model",
@@ -55,6 +57,7 @@ _HOME = {
     "LinkState": "wiring",
     "NicPort": "wiring",
     "NicSlot": "wiring",
+    "P2pState": "wiring",
     "PcieLevel": "wiring",
     "PortTechnology": "wiring",
     "Wiring": "wiring",
@@ -62,6 +65,7 @@ _HOME = {
 
 __all__ = [
     "Cable",
+    "CableEnd",
     "EndKind",
     "Finding",
     "FleetError",
@@ -76,6 +80,7 @@ __all__ = [
     "NicSlot",
     "Node",
     "NodeSnapshot",
+    "P2pState",
     "PcieLevel",
     "PortTechnology",
     "Severity",

@@ -49,29 +49,37 @@ _debug = False
 
 def make_app(help_text: str) -> typer.Typer:
     """A Typer application with the conventions of both commands."""
-    return typer.Typer(
+    app = typer.Typer(
         help=help_text,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(common_options)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"fleetmap {version('fleetmap')}")
+        raise typer.Exit
 
 
 def common_options(
     *,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.")
+        bool,
+        typer.Option(
+            "--version", help="Print the version and leave.", callback=_print_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Options that stand before the command."""
     global _debug
     _debug = debug
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(f"fleetmap {version_of('fleetmap')}")
-        raise typer.Exit
 
 
 def run_app(app: typer.Typer) -> None:

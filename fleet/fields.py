@@ -123,3 +123,41 @@ def path_matches(pattern: str, path: str) -> bool:
     """
     regex = re.escape(pattern).replace(r"\[\*\]", r"\[[^\]]+\]")
     return re.match(regex + r"(?=$|[.\[])", path) is not None
+
+
+def is_said(model: BaseModel, path: str) -> bool:
+    """Whether everything a path names is there: no None, no empty list, nothing unreported.
+
+    ``[*]`` stands for every element. An optional list that is empty was said to be empty. A path
+    that leads nowhere names nothing that is there.
+    """
+    steps = [(m["name"], m["key"]) for m in _STEP.finditer(path)]
+    found = list(_said_below(model, steps))
+    return bool(found) and all(found)
+
+
+def _said_below(model: BaseModel, steps: list[tuple[str, str | None]]) -> Iterator[bool]:
+    (name, key), *rest = steps
+    field = type(model).model_fields.get(name)
+    if field is None:
+        return
+    value = getattr(model, name)
+    if key is None and not rest:
+        empty = value == () and field.default is not None
+        yield not (value is None or value == UNREPORTED or empty)
+    elif isinstance(value, tuple):
+        for i, element in enumerate(value):
+            own = element.key if isinstance(element, Keyed) else str(i)
+            if key not in ("*", own):
+                continue
+            if rest and isinstance(element, BaseModel):
+                yield from _said_below(element, rest)
+            elif not rest:
+                yield True
+    elif isinstance(value, BaseModel) and rest:
+        yield from _said_below(value, rest)
+
+
+_STEP = re.compile(r"(?P<name>\w+)(?:\[(?P<key>[^\]]+)\])?\.?")
+UNREPORTED = "unreported"
+"""What an enumeration says where nothing was reported."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from fleet.fields import Absence, FrozenModel, Keyed, leaves, path_matches, unreported
+from fleet.fields import UNREPORTED, Absence, FrozenModel, Keyed, is_said
 from fleet.model import (
     SCHEMA_VERSION,
     Cable,
@@ -170,7 +170,7 @@ def _joined_snapshot(
     theirs = _same_slots(ours.wiring, theirs)
     joined = _joined(ours, theirs, "", say)
     assert isinstance(joined, NodeSnapshot)
-    return joined.model_copy(update={"absences": _still_absent(joined)})
+    return joined.model_copy(update={"absences": _still_absent(joined, ours, theirs)})
 
 
 def _same_slots(ours: Wiring, theirs: NodeSnapshot) -> NodeSnapshot:
@@ -239,7 +239,7 @@ def _joined(ours: FrozenModel, theirs: FrozenModel, path: str, say: _Say) -> Fro
 
 
 def _is_unsaid(value: object) -> bool:
-    return value is None or value == () or value == "unreported"
+    return value is None or value == () or value == UNREPORTED
 
 
 def _joined_lists(
@@ -264,14 +264,14 @@ def _compare_port_counts(
         say(path, f"{counts[0]} links up", f"{counts[1]} links up")
 
 
-def _still_absent(snapshot: NodeSnapshot) -> tuple[Absence, ...]:
-    """The absences that a join did not fill: something below their path is missing, or all is."""
-    missing = list(unreported(snapshot))
-    there = [path for path, _ in leaves(snapshot)]
-
-    def is_open(absence: Absence) -> bool:
-        if any(path_matches(absence.path, path) for path in missing):
-            return True
-        return not any(path_matches(absence.path, path) for path in there)
-
-    return tuple(absence for absence in dict.fromkeys(snapshot.absences) if is_open(absence))
+def _still_absent(
+    joined: NodeSnapshot, ours: NodeSnapshot, theirs: NodeSnapshot
+) -> tuple[Absence, ...]:
+    """The absences that a join did not fill; one on a list that was there says it is incomplete."""
+    kept = (
+        absence
+        for side in (ours, theirs)
+        for absence in side.absences
+        if is_said(side, absence.path) or not is_said(joined, absence.path)
+    )
+    return tuple(dict.fromkeys(kept))

@@ -11,9 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fleet.fields import FrozenModel, Keyed, ShapeId
+from fleet.fields import UNREPORTED, FrozenModel, Keyed, Scalar, ShapeId
 from fleet.model import Deviation, FleetMap, Node, SlotAddress
-from fleet.wiring import DevicePair, EndKind, GpuSlot, NicSlot, NodeShape, P2pStatus, Wiring
+from fleet.wiring import (
+    DevicePair,
+    EndKind,
+    GpuPort,
+    GpuSlot,
+    LinkState,
+    NicSlot,
+    NodeShape,
+    P2pStatus,
+    Wiring,
+)
 
 MAY_DEVIATE: Final = frozenset(
     {"state", "count", "bytes_per_s", "pcie_width", "pcie_generation", "read", "write"}
@@ -220,28 +230,51 @@ def _without_pairs(wiring: Wiring, gone: set[str]) -> Wiring:
     )
 
 
-def _differences(expected: FrozenModel, observed: FrozenModel, path: str) -> Iterator[Deviation]:
+def _differences(
+    expected: FrozenModel, observed: FrozenModel, path: str, *, silent: bool = False
+) -> Iterator[Deviation]:
+    """Deviations below two elements of one key; ``silent``: the driver tells less of this one."""
+    silent = silent or _falls_silent(observed)
     for name in (
         Wiring.model_fields if isinstance(observed, Wiring) else type(observed).model_fields
     ):
-        if name in _NOT_COMPARED:
-            continue
         here = f"{path}.{name}" if path else name
         a, b = getattr(expected, name), getattr(observed, name)
-        if a == b:
+        if name in _NOT_COMPARED or a == b:
             continue
-        if isinstance(a, tuple):
-            yield from _list_differences(name, here, a, b)
+        if silent and a is not None and (b is None or b == UNREPORTED):
+            yield Deviation(path=here, expected=_scalar(a), observed=UNREPORTED)
+        elif isinstance(a, tuple):
+            yield from _list_differences(name, here, a, b, silent=silent)
         elif isinstance(a, FrozenModel) and isinstance(b, FrozenModel):
-            yield from _differences(a, b, here)
+            yield from _differences(a, b, here, silent=silent)
         elif name in MAY_DEVIATE and a is not None and b is not None:
             yield Deviation(path=here, expected=a, observed=b)
         else:
             raise OtherWiringError
 
 
+def _falls_silent(observed: FrozenModel) -> bool:
+    """Whether a driver cannot tell of an element what it tells of its peers: down, or lost."""
+    if isinstance(observed, GpuPort):
+        return observed.state is LinkState.DOWN
+    if isinstance(observed, GpuSlot):
+        told = (observed.product_name, observed.memory_bytes, observed.compute_capability)
+        return not any(told)
+    return False
+
+
+def _scalar(value: object) -> Scalar:
+    return value if isinstance(value, Scalar) else str(value)
+
+
 def _list_differences(
-    name: str, path: str, expected: tuple[Keyed, ...], observed: tuple[Keyed, ...]
+    name: str,
+    path: str,
+    expected: tuple[Keyed, ...],
+    observed: tuple[Keyed, ...],
+    *,
+    silent: bool,
 ) -> Iterator[Deviation]:
     there = {element.key: element for element in observed}
     if there.keys() - {element.key for element in expected}:
@@ -250,7 +283,7 @@ def _list_differences(
         here = f"{path}[{element.key}]"
         other = there.get(element.key)
         if isinstance(element, FrozenModel) and isinstance(other, FrozenModel):
-            yield from _differences(element, other, here)
+            yield from _differences(element, other, here, silent=silent)
         elif other is None and name in MAY_BE_MISSING:
             yield Deviation(path=here, expected="present")
         else:
@@ -266,13 +299,23 @@ def _changed(
 ) -> FrozenModel:
     (name, key), *rest = steps
     value = getattr(document, name)
-    if key is None:
-        new = type(value)(deviation.observed)
+    new: object
+    if key is None and rest:
+        new = _changed(value, rest, deviation)
+    elif key is None:
+        new = _put(value, deviation.observed)
     elif rest:
         new = tuple(_changed(e, rest, deviation) if e.key == key else e for e in value)
     else:
         new = tuple(element for element in value if element.key != key)
     return document.model_copy(update={name: new})
+
+
+def _put(value: object, observed: Scalar | None) -> object:
+    """The observed value in the type of its field; unreported is None where it can be."""
+    if observed == UNREPORTED and not isinstance(value, LinkState | EndKind):
+        return None
+    return type(value)(observed)  # type: ignore[call-arg]
 
 
 def _other_addresses(shape: Wiring, wiring: Wiring) -> tuple[SlotAddress, ...]:

@@ -1,5 +1,6 @@
 """Units: text to seconds and bytes and back. Inside there are only seconds and bytes."""
 
+import math
 import re
 from typing import Final
 
@@ -45,7 +46,7 @@ def bytes_from_text(text: str) -> int:
             f"{text!r} has the unit {unit!r}", remedy=f"use one of {', '.join(BYTE_UNITS)}"
         )
     size_bytes = number * BYTE_UNITS[unit or "B"]
-    if size_bytes != int(size_bytes):
+    if not math.isfinite(size_bytes) or size_bytes != int(size_bytes):
         raise UnitError(f"{text!r} is not a whole number of bytes", remedy="round it")
     return int(size_bytes)
 

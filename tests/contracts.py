@@ -2,12 +2,13 @@
 
 import re
 
-from fleet.fields import leaves, path_matches, unreported
+from fleet.fields import is_said, leaves, path_matches, unreported
 from fleet.merge import merge_snapshots, snapshots_of
 from fleet.model import NodeSnapshot
 from fleet.store import bytes_from_document, document_from_bytes
 
 PLAUSIBLE_BYTES_PER_S = (1e6, 1e13)
+NO_VALUES = re.compile(r"\[?N/A\]?|None|<<<NULL>>>")
 
 
 def assert_honest(snapshot: NodeSnapshot) -> None:
@@ -18,21 +19,28 @@ def assert_honest(snapshot: NodeSnapshot) -> None:
         if not any(path_matches(absence.path, path) for absence in snapshot.absences)
     ]
     assert unexplained == [], f"None without an absence: {unexplained[:5]}"
-    there = [path for path, _ in leaves(snapshot)]
-    missing = list(unreported(snapshot))
-    for absence in snapshot.absences:
-        idle = any(path_matches(absence.path, path) for path in there) and not any(
-            path_matches(absence.path, path) for path in missing
-        )
-        assert not idle, f"absence of what is there: {absence.path}"
+    idle = [a.path for a in snapshot.absences if names_what_is_there(snapshot, a.path)]
+    assert idle == [], f"absence of what is there: {idle[:5]}"
     for path, value in leaves(snapshot):
-        if path.endswith("bytes_per_s"):
-            low, high = PLAUSIBLE_BYTES_PER_S
-            assert low <= float(value) <= high, f"{path}: {value} B/s"
-        if isinstance(value, str):
-            assert value.strip() == value, f"{path}: untrimmed {value!r}"
-            assert not re.fullmatch(r"\[?N/A\]?|None|<<<NULL>>>", value), f"{path}: {value!r}"
+        assert_plausible(path, value)
     assert snapshot.sections, "a source says what it is and from when"
     assert document_from_bytes(bytes_from_document(snapshot), where="memory") == snapshot
-    again = list(snapshots_of(merge_snapshots([snapshot])))
-    assert again == [snapshot]
+    assert list(snapshots_of(merge_snapshots([snapshot]))) == [snapshot]
+
+
+def names_what_is_there(snapshot: NodeSnapshot, path: str) -> bool:
+    """Whether a path names a value that was reported; on a list it may say: incomplete."""
+    pattern = re.escape(path).replace(r"\[\*\]", r"\[[^\]]+\]")
+    is_value = any(re.fullmatch(pattern, leaf) for leaf, _ in leaves(snapshot))
+    return is_value and is_said(snapshot, path)
+
+
+def assert_plausible(path: str, value: object) -> None:
+    """A rate is a rate, and no text is a word for nothing."""
+    if path.endswith("bytes_per_s"):
+        low, high = PLAUSIBLE_BYTES_PER_S
+        assert isinstance(value, float)
+        assert low <= value <= high, f"{path}: {value} B/s"
+    if isinstance(value, str):
+        assert value.strip() == value, f"{path}: untrimmed {value!r}"
+        assert not NO_VALUES.fullmatch(value), f"{path}: {value!r}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fleet.errors import NothingCollectedError, SourceError
+from fleet.errors import FleetError, NothingCollectedError, SourceError
 from fleet.fields import HostName
 from fleet.merge import merge_fleets, merge_snapshots
 from fleet.model import FleetMap, NodeSnapshot
@@ -91,7 +91,7 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
     for name, group in _groups(paths, refused, skipped):
         fleets.extend(_read_group(name, group, host, refused))
     if not fleets:
-        raise NothingCollectedError(_nothing(refused, skipped))
+        raise _nothing(refused, skipped)
     fleet = merge_fleets(fleets)
     if host is not None and len(fleet.nodes) > 1:
         raise SourceError(
@@ -127,10 +127,7 @@ def _inputs(
     """Files with their kind; a file of no kind is skipped in a folder and refused when named."""
     inputs = []
     for file in files:
-        try:
-            content = read_bytes(file, limit=LARGEST_SOURCE_BYTES)
-        except Exception as error:  # noqa: BLE001
-            raise error
+        content = read_bytes(file, limit=LARGEST_SOURCE_BYTES)
         source = source_of(content)
         if source is not None:
             inputs.append(_Input(file, content, source))
@@ -145,24 +142,24 @@ def _inputs(
 def _read_group(
     name: str, group: list[_Input], host: HostName | None, refused: list[Refusal]
 ) -> list[FleetMap]:
+    """The maps of files that stand together."""
     kinds = [item.source.name for item in group]
-    one_machine = len(set(kinds)) == len(kinds)
-    fleets: list[FleetMap] = []
+    is_one_machine = len(set(kinds)) == len(kinds)
+    maps: list[FleetMap] = []
     snapshots: list[NodeSnapshot] = []
     for item in group:
-        fallback = name if one_machine else item.path.name.partition(".")[0]
+        fallback = name if is_one_machine else item.path.name.partition(".")[0]
+        told = host or host_name_from_text(fallback)
         try:
-            result = item.source.read(
-                item.content, where=str(item.path), host=host or host_name_from_text(fallback)
-            )
-        except SourceError as error:
+            result = item.source.read(item.content, where=str(item.path), host=told)
+        except FleetError as error:
             refused.append(Refusal(str(item.path), str(error)))
             continue
         if isinstance(result, FleetMap):
-            fleets.append(result)
+            maps.append(result)
         else:
             snapshots.extend(result)
-    return [*fleets, merge_snapshots(snapshots)] if snapshots else fleets
+    return [*maps, merge_snapshots(snapshots)] if snapshots else maps
 
 
 def host_name_from_text(text: str) -> HostName:
@@ -174,10 +171,11 @@ def host_name_from_text(text: str) -> HostName:
     return HostName(re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-") or "node")
 
 
-def _nothing(refused: list[Refusal], skipped: list[str]) -> str:
-    if len(refused) == 1:
-        return refused[0].reason if refused[0].path in refused[0].reason else (
-            f"{refused[0].path}: {refused[0].reason}"
-        )
-    reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in refused)
-    return f"nothing to map: {len(refused)} inputs refused, {len(skipped)} are no source{reasons}"
+def _nothing(refused: list[Refusal], skipped: list[str]) -> NothingCollectedError:
+    """What to say when every input was refused: the one reason, or all of them."""
+    if len(refused) == 1 and not skipped:
+        path, reason = refused[0].path, refused[0].reason.removeprefix(f"{refused[0].path}: ")
+        return NothingCollectedError(reason, where=path)
+    reasons = "".join(f"\n  {refusal.reason}" for refusal in refused)
+    counts = f"{len(refused)} inputs refused, {len(skipped)} files are no source"
+    return NothingCollectedError(f"nothing to map: {counts}{reasons}")

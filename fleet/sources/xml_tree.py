@@ -44,8 +44,9 @@ class Element:
 
 
 class _Builder:
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, first_line: int) -> None:
         self.where = where
+        self.first_line = first_line
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
@@ -57,11 +58,16 @@ class _Builder:
         self.open: list[Element] = []
         self.count = 0
 
+    @property
+    def line(self) -> int:
+        """Line of the file, blank lines before the document counted."""
+        return self.parser.CurrentLineNumber + self.first_line
+
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self.count += 1
         if len(self.open) >= DEEPEST or self.count > MOST_ELEMENTS:
             raise self._fault(f"more than {DEEPEST} levels or {MOST_ELEMENTS} elements")
-        element = Element(tag, attributes, self.parser.CurrentLineNumber)
+        element = Element(tag, attributes, self.line)
         if self.open:
             self.open[-1].children.append(element)
         else:
@@ -83,7 +89,7 @@ class _Builder:
         return SourceError(
             problem,
             where=self.where,
-            field=f"line {self.parser.CurrentLineNumber}",
+            field=f"line {self.line}",
             remedy="give the file as the tool wrote it",
         )
 
@@ -96,9 +102,16 @@ def parse_xml(content: bytes, *, where: str) -> Element:
     """
     body = content.lstrip()
     blank_lines = content[: len(content) - len(body)].count(b"\n")
-    builder = _Builder(where)
+    builder = _Builder(where, blank_lines)
     try:
         builder.parser.Parse(body, True)
+    except (LookupError, ValueError) as error:
+        raise SourceError(
+            f"declares an encoding we cannot read ({error})",
+            where=where,
+            field=f"line {1 + blank_lines}",
+            remedy="save it as UTF-8",
+        ) from None
     except expat.ExpatError as error:
         inside = f" inside <{builder.open[-1].tag}>" if builder.open else ""
         raise SourceError(

@@ -1,0 +1,1 @@
+"""The only place where links and routes are derived from the map."""

@@ -1,0 +1,226 @@
+"""Fabric: the map as links and routes. Built by wiring and by tier, so 10,000 GPUs stay small.
+
+The inside of a node is built once for all nodes of one wiring, the network once. What many rank
+pairs share (wirings, slots, tiers between) is routed once.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from fleet import FleetMap, HostName, Node, Wiring, load_fleet, node_wirings
+from topology.errors import FabricError, UnreachableError, WorkloadError
+from topology.fabric.domains import DomainFinder, NvlinkDomain
+from topology.fabric.graph import Graph, add_link, all_links, new_graph
+from topology.fabric.link_figures import LinkFigures, load_link_figures
+from topology.fabric.network import Network, build_network, host_of_vertex
+from topology.fabric.node_graph import NodeGraph, build_node_graph
+from topology.fabric.routes import (
+    Endpoint,
+    LinkKind,
+    Route,
+    Unreachable,
+    UnreachableReason,
+    inside_route,
+    make_route,
+    network_route,
+    switched_class,
+    switched_hops,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FabricNode:
+    """One node: host, its wiring's graph, the NVLink domain of each slot, and who holds it."""
+
+    host: HostName
+    graph: NodeGraph
+    domain_of_slot: dict[int, int]
+    busy: frozenset[int]
+
+
+class Fabric:
+    """Links and routes of a fleet."""
+
+    def __init__(self, fleet: FleetMap, figures: LinkFigures | None = None) -> None:
+        self.fleet = fleet
+        self.figures = figures or load_link_figures()
+        graphs: dict[tuple[int, bool], NodeGraph] = {}
+        pairs: list[tuple[Node, NodeGraph]] = []
+        for node, wiring in node_wirings(fleet):
+            pairs.append((node, _graph_of(graphs, node, wiring, self.figures)))
+        finder = DomainFinder()
+        self.nodes = tuple(
+            FabricNode(node.host, graph, finder.add_node(node, graph), _busy(node))
+            for node, graph in pairs
+        )
+        self.node_of = {node.host: node for node in self.nodes}
+        self.domains: tuple[NvlinkDomain, ...] = finder.domains()
+        self._routes: dict[tuple[Endpoint, Endpoint], Route | Unreachable] = {}
+
+    @cached_property
+    def network(self) -> Network:
+        """The switches between the nodes."""
+        return build_network(self.fleet, self.figures)
+
+    @cached_property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every place that can carry a rank, node by node."""
+        return tuple(Endpoint(n.host, slot) for n in self.nodes for slot in n.graph.slots)
+
+    def domain_of(self, endpoint: Endpoint) -> NvlinkDomain:
+        """The NVLink domain of an endpoint; alone in it where it has no NVLink."""
+        return self.domains[self.node_of[endpoint.host].domain_of_slot[endpoint.slot]]
+
+    def is_free(self, endpoint: Endpoint) -> bool:
+        """Whether nobody holds the endpoint."""
+        return endpoint.slot not in self.node_of[endpoint.host].busy
+
+    def endpoint_from_text(self, text: str) -> Endpoint:
+        """An endpoint from ``host:3``, ``host:gpu3`` or a GPU's UUID.
+
+        Raises:
+            WorkloadError: there is no such host, slot or UUID.
+        """
+        for node in self.fleet.nodes:
+            for gpu in node.gpus:
+                if gpu.uuid == text:
+                    return Endpoint(node.host, gpu.slot)
+        host, _, slot = text.rpartition(":")
+        number = slot.removeprefix("gpu").removeprefix("cpu")
+        if HostName(host) not in self.node_of or not number.isdecimal():
+            raise WorkloadError(
+                f"{text!r} is no endpoint of this map",
+                remedy=f"write host:slot, such as {self.endpoints[0] if self.endpoints else 'a:0'}",
+            )
+        return self.checked(Endpoint(HostName(host), int(number)))
+
+    def checked(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint, if the map has it.
+
+        Raises:
+            WorkloadError: no such host or slot.
+        """
+        node = self.node_of.get(endpoint.host)
+        if node is None:
+            raise WorkloadError(f"no host {endpoint.host!r} in this map")
+        if endpoint.slot not in node.graph.slots:
+            slots = ", ".join(str(slot) for slot in node.graph.slots)
+            raise WorkloadError(
+                f"{endpoint.host} has no slot {endpoint.slot}", remedy=f"it has {slots}"
+            )
+        return endpoint
+
+    def route(self, a: Endpoint, b: Endpoint) -> Route | Unreachable:
+        """The way from one endpoint to another, or why none is known."""
+        if (a, b) not in self._routes:
+            self._routes[a, b] = self._find_route(a, b)
+        return self._routes[a, b]
+
+    def reachable_route(self, a: Endpoint, b: Endpoint) -> Route:
+        """The way from one endpoint to another.
+
+        Raises:
+            UnreachableError: no link joins them that the map knows.
+        """
+        route = self.route(a, b)
+        if isinstance(route, Unreachable):
+            raise UnreachableError(route.text, where=f"{a} -> {b}", field=route.reason.value)
+        return route
+
+    def leg(self, endpoint: Endpoint) -> Route:
+        """The way of a message that is reduced or multiplied in the domain's NVSwitches.
+
+        Both ways cost a whole route: the message is issued at one end and seen at the other.
+
+        Raises:
+            FabricError: the domain has no NVSwitch that reduces.
+        """
+        domain = self.domain_of(endpoint)
+        node = self.node_of[endpoint.host].graph
+        hops = switched_hops(node, endpoint.host, endpoint.slot, node, endpoint.host, endpoint.slot)
+        if not domain.reduces_in_switch or not hops:
+            raise FabricError(
+                "no NVSwitch that reduces in the switch (NVLink 4 or later)",
+                where=str(endpoint),
+                field="nvls",
+                remedy="choose another algorithm",
+            )
+        route_class = switched_class(node, endpoint.slot, hops[0].kind, self.figures)
+        return replace(make_route(self.figures, route_class, LinkKind.NVLINK, hops), in_switch=True)
+
+    def _find_route(self, a: Endpoint, b: Endpoint) -> Route | Unreachable:
+        node_a, node_b = self.node_of[a.host], self.node_of[b.host]
+        if a == b:
+            return Unreachable(UnreachableReason.SAME_ENDPOINT, "an endpoint and itself")
+        if a.host == b.host:
+            return inside_route(node_a.graph, a.host, a.slot, b.slot, self.figures)
+        if self.domain_of(a) is self.domain_of(b):
+            hops = switched_hops(node_a.graph, a.host, a.slot, node_b.graph, b.host, b.slot)
+            if hops:
+                route_class = switched_class(node_a.graph, a.slot, hops[0].kind, self.figures)
+                return make_route(self.figures, route_class, LinkKind.NVLINK, hops)
+        return network_route(((node_a.graph, a), (node_b.graph, b)), self.network, self.figures)
+
+    def graph(self, hosts: Iterable[str] | None = None) -> Graph:
+        """The whole graph, or that of some hosts and all switches, one vertex for each device."""
+        wanted = set(hosts) if hosts is not None else {node.host for node in self.nodes}
+        graph = new_graph()
+        for node in self.nodes:
+            if node.host in wanted:
+                names = {vertex: self._name(node, vertex) for vertex in node.graph.graph}
+                graph.add_nodes_from(names.values())
+                for u, v, link in all_links(node.graph.graph):
+                    add_link(graph, names[u], names[v], link)
+        for u, v, link in all_links(self.network.graph):
+            if all(host_of_vertex(vertex) in (None, *wanted) for vertex in (u, v)):
+                add_link(graph, u, v, link)
+        return graph
+
+    def _name(self, node: FabricNode, vertex: str) -> str:
+        if not vertex.startswith("domain_switch"):
+            return f"{node.host}:{vertex}"
+        return f"{self.domains[next(iter(node.domain_of_slot.values()))].name}:{vertex}"
+
+    @cached_property
+    def guesses(self) -> tuple[str, ...]:
+        """What the model guessed or could not know because no source told it, once a wiring."""
+        texts: dict[str, None] = {}
+        for fleet_node, node in zip(self.fleet.nodes, self.nodes, strict=True):
+            name = node.graph.wiring.machine or node.host
+            for slot, facts in node.graph.facts.items():
+                for guess in facts.guesses:
+                    texts[f"{name} gpu{slot}: {guess}"] = None
+            untold = any(_SCALE_UP_UNTOLD.fullmatch(a.path) for a in fleet_node.absences)
+            if untold and not node.graph.scale_up:
+                texts[f"{name}: no source tells of NVLinks, so routes are over PCIe"] = None
+        return tuple(texts)
+
+
+_SCALE_UP_UNTOLD = re.compile(r"wiring\.gpus\[[^\]]+\]\.ports")
+
+
+def load_fabric(path: str | Path) -> Fabric:
+    """The fabric of a map on disk; ``-`` is stdin.
+
+    Raises:
+        FleetError: the map cannot be loaded.
+        FabricError: a link's rate can neither be read nor derived.
+    """
+    return Fabric(load_fleet(path))
+
+
+def _graph_of(
+    graphs: dict[tuple[int, bool], NodeGraph], node: Node, wiring: Wiring, figures: LinkFigures
+) -> NodeGraph:
+    in_domain = any(gpu.fabric is not None and gpu.fabric.domain for gpu in node.gpus)
+    key = (id(wiring), in_domain)
+    if key not in graphs:
+        graphs[key] = build_node_graph(wiring, figures, in_rack_domain=in_domain)
+    return graphs[key]
+
+
+def _busy(node: Node) -> frozenset[int]:
+    return frozenset(slot for held in node.allocations or () for slot in held.slots)

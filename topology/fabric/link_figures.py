@@ -1,0 +1,249 @@
+"""Link figures: ``link_figures.toml`` as checked values, with source and confidence of each.
+
+No graph. A route class is end to end; its edges are a split of it, the rest is its endpoints.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Annotated, Final, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from topology.errors import FabricError
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Words = Annotated[str, Field(min_length=1)]
+
+
+class Confidence(StrEnum):
+    """How far to trust a figure; ``guess``: nobody measured it."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    GUESS = "guess"
+
+
+class Figures(BaseModel):
+    """Immutable, strict about names, never nan or inf."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Jitter(Figures):
+    """Law of one message's jitter around its route's alpha. [s]
+
+    ``L = alpha - body_median + LogNormal(body_median, body_sigma)
+    + Bernoulli(p) min(LogNormal(detour_median, detour_sigma), detour_cap)``
+    """
+
+    body_median_s: NonNegativeFloat
+    body_sigma: NonNegativeFloat
+    detour_probability: Probability
+    detour_median_s: PositiveFloat
+    detour_sigma: NonNegativeFloat
+    detour_cap_s: PositiveFloat
+
+
+class RouteClass(Figures):
+    """A route end to end, memory to memory: latency, bandwidth of one GPU, one way, and jitter."""
+
+    name: Words
+    title: Words
+    alpha_s: PositiveFloat
+    alpha_low_s: PositiveFloat
+    alpha_high_s: PositiveFloat
+    bytes_per_s: PositiveFloat
+    p2p_efficiency_ratio: Ratio
+    collective_efficiency_ratio: Ratio
+    in_switch_efficiency_ratio: Ratio | None = None
+    jitter: Jitter
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    bandwidth_confidence: Confidence
+    latency_confidence: Confidence
+    jitter_confidence: Confidence
+    edges: tuple[Words, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _alpha_in_range(self) -> Self:
+        if not self.alpha_low_s <= self.alpha_s <= self.alpha_high_s:
+            raise ValueError("alpha_s lies outside alpha_low_s and alpha_high_s")
+        return self
+
+
+class EdgeFigures(Figures):
+    """One link of a route: its share of the latency and of the median jitter. [s]"""
+
+    name: Words
+    title: Words
+    alpha_s: NonNegativeFloat
+    jitter_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
+class Generation(Figures):
+    """What follows from a GPU's compute capability."""
+
+    compute_capability: Words
+    nvlink: Words | None = None
+    pcie_generation: PositiveInt
+
+
+class ProductPattern(Figures):
+    """Compute capability of the products whose name matches a pattern."""
+
+    pattern: Words
+    compute_capability: Words
+
+
+class LinkCountGuess(Figures):
+    """The NVLink version guessed from how many links a GPU has, and to how many ends at most."""
+
+    links: NonNegativeInt
+    most_ends: PositiveInt | None = None
+    nvlink: Words
+
+
+class NetworkRow(Figures):
+    """Route classes of a link layer up to a port rate: same leaf, through spines, through cores."""
+
+    link_layer: Words
+    up_to_bytes_per_s: PositiveFloat
+    classes: tuple[Words, ...] = Field(min_length=1)
+
+
+class NoiseProfile(Figures):
+    """Factors on the detours of every route class."""
+
+    name: Words
+    detour_probability_ratio: NonNegativeFloat
+    detour_median_ratio: NonNegativeFloat
+    basis: Words
+    sources: tuple[Words, ...]
+
+
+class LinkFigures(Figures):
+    """All figures of links, cross-checked: every name leads somewhere, every edge sum fits."""
+
+    route_class: dict[str, RouteClass]
+    edge: dict[str, EdgeFigures]
+    pcie_x16_bytes_per_s: dict[int, PositiveFloat]
+    nvlink_bytes_per_s: dict[str, PositiveFloat]
+    xgmi_bytes_per_s: dict[str, PositiveFloat]
+    generation: tuple[Generation, ...]
+    product: tuple[ProductPattern, ...]
+    guess_by_links: tuple[LinkCountGuess, ...]
+    network: tuple[NetworkRow, ...]
+    noise_profile: dict[str, NoiseProfile]
+    source: dict[str, Words]
+
+    @model_validator(mode="after")
+    def _cross_checked(self) -> Self:
+        for problem in _problems(self):
+            raise ValueError(problem)
+        return self
+
+    def edges_s(self, names: tuple[str, ...]) -> float:
+        """Latency of links in a row. [s]"""
+        return sum(self.edge[name].alpha_s for name in names)
+
+    def endpoints_s(self, route_class: RouteClass) -> float:
+        """What the edges leave of a route class's alpha: issuing and being seen. [s]"""
+        return route_class.alpha_s - self.edges_s(route_class.edges)
+
+    def endpoints_jitter_s(self, route_class: RouteClass) -> float:
+        """What the edges leave of a route class's median jitter. [s]"""
+        edges_s = sum(self.edge[name].jitter_s for name in route_class.edges)
+        return route_class.jitter.body_median_s - edges_s
+
+    @cached_property
+    def _patterns(self) -> tuple[tuple[re.Pattern[str], str], ...]:
+        return tuple((re.compile(row.pattern), row.compute_capability) for row in self.product)
+
+    def compute_capability_of(self, product_name: str) -> str | None:
+        """Compute capability of a product by its name, None for one we do not know."""
+        found = (cc for pattern, cc in self._patterns if pattern.search(product_name))
+        return next(found, None)
+
+    def generation_of(self, compute_capability: str | None) -> Generation | None:
+        """What follows from a compute capability, None for one we do not know."""
+        rows = (row for row in self.generation if row.compute_capability == compute_capability)
+        return next(rows, None)
+
+    def guessed_nvlink(self, *, links: int, ends: int) -> str:
+        """NVLink version of a GPU of which only the links are counted."""
+        fitting = (
+            row
+            for row in self.guess_by_links
+            if links >= row.links and (row.most_ends is None or ends <= row.most_ends)
+        )
+        return next(fitting).nvlink
+
+    def network_classes(self, link_layer: str, bytes_per_s: float) -> tuple[RouteClass, ...]:
+        """Route classes of a network by tiers crossed, nearest first.
+
+        Raises:
+            FabricError: no class is known for that link layer.
+        """
+        for row in self.network:
+            if row.link_layer == link_layer and bytes_per_s <= row.up_to_bytes_per_s:
+                return tuple(self.route_class[name] for name in row.classes)
+        raise FabricError(
+            f"no route class for {link_layer} at {bytes_per_s:g} B/s",
+            where=FILE_NAME,
+            field="network",
+            remedy="add one with its source",
+        )
+
+
+def _problems(figures: LinkFigures) -> Iterator[str]:
+    """Names that lead nowhere, and routes shorter than their edges."""
+    rows: list[RouteClass | EdgeFigures | NoiseProfile] = [
+        *figures.route_class.values(),
+        *figures.edge.values(),
+        *figures.noise_profile.values(),
+    ]
+    for row in rows:
+        for source in set(row.sources) - figures.source.keys():
+            yield f"{row.name}: source {source} is not listed"
+    for route_class in figures.route_class.values():
+        unknown = set(route_class.edges) - figures.edge.keys()
+        if unknown:
+            yield f"{route_class.name}: no edge {', '.join(sorted(unknown))}"
+        elif min(figures.endpoints_s(route_class), figures.endpoints_jitter_s(route_class)) < 0:
+            yield f"{route_class.name}: its edges are longer than the route"
+    for network in figures.network:
+        for name in set(network.classes) - figures.route_class.keys():
+            yield f"network {network.link_layer}: no route class {name}"
+
+
+FILE_NAME: Final = "link_figures.toml"
+
+
+@cache
+def load_link_figures() -> LinkFigures:
+    """The figures that ship with fleetmap."""
+    text = (files("topology.fabric") / FILE_NAME).read_text()
+    document = tomllib.loads(text)
+    for table in ("route_class", "edge", "noise_profile"):
+        for name, row in document[table].items():
+            row["name"] = name
+    return LinkFigures.model_validate_json(json.dumps(document))

@@ -1,0 +1,222 @@
+"""Between nodes: switches and cables as a graph, tiers, and how far two leaves are apart.
+
+Vertices: switch ids, and ``host:nic0`` for a NIC of a host.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet import Cable, CableEnd, FleetMap, LinkLayer, LinkState
+from topology.errors import FabricError
+from topology.fabric.graph import Graph, add_both_ways, make_link, new_graph, shortest_path
+from topology.fabric.link_figures import LinkFigures
+
+UNREACHABLE: Final = -1
+LEAF_TIER: Final = 0
+
+_FAMILY: Final = {
+    LinkLayer.ROCE: "roce",
+    LinkLayer.SLINGSHOT: "slingshot",
+    LinkLayer.EFA: "efa",
+}
+_INFINIBAND_BY_RATE: Final = ((12.5e9, "ib_edr"), (25e9, "ib_hdr"), (50e9, "ib_ndr"))
+_SLOW_ETHERNET_BYTES_PER_S: Final = 0.2e9
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A NIC port's leaf, and the rate of the cable. [B/s]"""
+
+    leaf: str
+    bytes_per_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Network:
+    """The switches of a fleet.
+
+    ``leaf_of``: by (host, NIC slot). ``up_bytes_per_s``: what a switch can send to the tier above.
+    """
+
+    graph: Graph
+    tier_of: dict[str, int]
+    leaf_of: dict[tuple[str, int], Attachment]
+    up_bytes_per_s: dict[str, float]
+    pod_of: dict[str, int]
+    pod_up_bytes_per_s: dict[int, float]
+    layer: LinkLayer
+    _index: dict[str, int] = field(default_factory=dict)
+    _neighbours: list[NDArray[np.int32]] = field(default_factory=list)
+    _rows: dict[str, NDArray[np.int16]] = field(default_factory=dict)
+
+    def trunks_between(self, a: str, b: str) -> int:
+        """Cables between switches on the shortest way from one leaf to another; -1: no way."""
+        if a not in self._rows:
+            self._rows[a] = self._distances(a)
+        return int(self._rows[a][self._index[b]])
+
+    def _distances(self, start: str) -> NDArray[np.int16]:
+        """Cables from a switch to every other, breadth first; kept for each leaf that is asked."""
+        if not self._index:
+            self._number_switches()
+        distance = np.full(len(self._index), UNREACHABLE, dtype=np.int16)
+        frontier = np.array([self._index[start]], dtype=np.int32)
+        steps = 0
+        while frontier.size:
+            distance[frontier] = steps
+            reached = np.unique(np.concatenate([self._neighbours[i] for i in frontier]))
+            frontier = reached[distance[reached] == UNREACHABLE]
+            steps += 1
+        return distance
+
+    def _number_switches(self) -> None:
+        self._index.update({switch: i for i, switch in enumerate(self.tier_of)})
+        for switch in self._index:
+            near = (self._index[n] for n in self.graph.successors(switch) if n in self._index)
+            self._neighbours.append(np.fromiter(near, dtype=np.int32))
+
+    def switches_between(self, a: str, b: str) -> list[str]:
+        """The switches of one shortest way from leaf to leaf, both ends included."""
+        path = shortest_path(self.graph, a, b, may_pass=lambda vertex: vertex in self.tier_of)
+        assert path is not None, "asked only where trunks_between is not negative"
+        return path
+
+
+def build_network(fleet: FleetMap, figures: LinkFigures) -> Network:
+    """The network of a map: its switches and its cables that are up."""
+    switches = [switch for switch in fleet.switches if switch.nvlink_domain is None]
+    cables = [cable for cable in fleet.cables if cable.state is not LinkState.DOWN]
+    layers = [switch.link_layer for switch in switches if switch.link_layer is not None]
+    layer = layers[0] if layers else LinkLayer.UNREPORTED
+    tier_of = _tiers({switch.id: switch.tier for switch in switches}, cables)
+    up, pod_of, pod_up = _capacities(tier_of, cables)
+    return Network(
+        graph=_switch_graph(tier_of, cables, layer, figures),
+        tier_of=tier_of,
+        leaf_of=_attachments(cables),
+        up_bytes_per_s=up,
+        pod_of=pod_of,
+        pod_up_bytes_per_s=pod_up,
+        layer=layer,
+    )
+
+
+def nic_vertex(host: str, nic: int) -> str:
+    """Vertex of a NIC of a host."""
+    return f"{host}:nic{nic}"
+
+
+def host_of_vertex(vertex: str) -> str | None:
+    """Host of a NIC's vertex, None for a switch."""
+    host, colon, device = vertex.rpartition(":")
+    return host if colon and device.startswith("nic") else None
+
+
+def edge_kind(layer: LinkLayer, bytes_per_s: float, where: str) -> str:
+    """Kind of edge for a cable; ``where`` is host, trunk or core.
+
+    A layer whose figures know no core links takes its trunk's.
+
+    Raises:
+        FabricError: the switches do not tell what they speak.
+    """
+    family = _FAMILY.get(layer)
+    if layer is LinkLayer.INFINIBAND:
+        rows = (name for limit, name in _INFINIBAND_BY_RATE if bytes_per_s <= limit)
+        family = next(rows, "ib_xdr")
+    if layer is LinkLayer.ETHERNET:
+        family = "gbe" if bytes_per_s <= _SLOW_ETHERNET_BYTES_PER_S else "ethernet"
+    if family is None:
+        raise FabricError(
+            "no switch tells its link layer",
+            field="switches[*].link_layer",
+            remedy="give infiniband, roce, ethernet, efa or slingshot",
+        )
+    return f"{family}_{where if where != 'core' or family == 'roce' else 'trunk'}"
+
+
+def _switch_graph(
+    tier_of: dict[str, int], cables: Iterable[Cable], layer: LinkLayer, figures: LinkFigures
+) -> Graph:
+    graph = new_graph()
+    graph.add_nodes_from(tier_of)
+    for cable in cables:
+        ends = [_vertex(cable.a), _vertex(cable.b)]
+        tiers = [tier_of[end] for end in ends if end in tier_of]
+        where = "host" if len(tiers) < len(ends) else "core" if min(tiers) > LEAF_TIER else "trunk"
+        kind = edge_kind(layer, cable.bytes_per_s, where)
+        link = make_link(figures, kind, bytes_per_s=cable.bytes_per_s)
+        add_both_ways(graph, ends[0], ends[1], link)
+    return graph
+
+
+def _vertex(end: CableEnd) -> str:
+    return end.device if end.nic is None else nic_vertex(end.device, end.nic)
+
+
+def _attachments(cables: Iterable[Cable]) -> dict[tuple[str, int], Attachment]:
+    """Leaf of every NIC; of a NIC with two cables the first."""
+    leaf_of: dict[tuple[str, int], Attachment] = {}
+    for cable in cables:
+        for near, far in ((cable.a, cable.b), (cable.b, cable.a)):
+            if near.nic is not None and far.nic is None:
+                attachment = Attachment(far.device, cable.bytes_per_s)
+                leaf_of.setdefault((near.device, near.nic), attachment)
+    return leaf_of
+
+
+def _tiers(told: dict[str, int | None], cables: list[Cable]) -> dict[str, int]:
+    """Tier of every switch: as told, else by distance from the switches that have hosts."""
+    distance = {far.device: LEAF_TIER for far in _switch_ends_of_host_cables(cables)}
+    neighbours: dict[str, set[str]] = defaultdict(set)
+    for cable in cables:
+        if cable.a.nic is None and cable.b.nic is None:
+            neighbours[cable.a.device].add(cable.b.device)
+            neighbours[cable.b.device].add(cable.a.device)
+    frontier = sorted(distance)
+    while frontier:
+        reached = {n for switch in frontier for n in neighbours[switch]} - distance.keys()
+        distance.update(dict.fromkeys(reached, distance[frontier[0]] + 1))
+        frontier = sorted(reached)
+    return {
+        switch: tier if tier is not None else distance.get(switch, LEAF_TIER)
+        for switch, tier in told.items()
+    }
+
+
+def _switch_ends_of_host_cables(cables: Iterable[Cable]) -> Iterator[CableEnd]:
+    for cable in cables:
+        if cable.a.nic is not None and cable.b.nic is None:
+            yield cable.b
+        elif cable.b.nic is not None and cable.a.nic is None:
+            yield cable.a
+
+
+def _capacities(
+    tier_of: dict[str, int], cables: Iterable[Cable]
+) -> tuple[dict[str, float], dict[str, int], dict[int, float]]:
+    """Rate of each switch towards the tier above, pod of each switch, rate out of each pod."""
+    up: dict[str, float] = defaultdict(float)
+    pods: nx.Graph[str] = nx.Graph()
+    pods.add_nodes_from(switch for switch, tier in tier_of.items() if tier <= LEAF_TIER + 1)
+    for cable in cables:
+        if cable.a.nic is not None or cable.b.nic is not None:
+            continue
+        low, high = sorted((cable.a.device, cable.b.device), key=lambda name: tier_of[name])
+        up[low] += cable.bytes_per_s
+        if tier_of[low] == tier_of[high]:
+            up[high] += cable.bytes_per_s
+        if tier_of[high] <= LEAF_TIER + 1:
+            pods.add_edge(low, high)
+    pod_of = {s: i for i, pod in enumerate(nx.connected_components(pods)) for s in pod}
+    pod_up: dict[int, float] = defaultdict(float)
+    for switch, rate in up.items():
+        if tier_of[switch] == LEAF_TIER + 1:
+            pod_up[pod_of[switch]] += rate
+    return dict(up), pod_of, dict(pod_up)

@@ -1,0 +1,183 @@
+"""Inside a node: one wiring as a graph of GPUs, switches, PCIe, sockets and NICs.
+
+Vertices: ``gpu3``, ``nvswitch0``, ``domain_switch5``, ``pcie2`` (a PCIe switch), ``numa1`` (a root
+complex, where a CPU rank lives) and ``nic0``. Nothing outside the node.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from fleet import EndKind, GpuPort, GpuSlot, LinkState, NicSlot, PortTechnology, Wiring
+from topology.errors import FabricError
+from topology.fabric.gpu_facts import GpuFacts, gpu_facts
+from topology.fabric.graph import (
+    Graph,
+    add_both_ways,
+    add_link,
+    links_between,
+    make_link,
+    new_graph,
+    shortest_path,
+)
+from topology.fabric.link_figures import LinkFigures
+from topology.fabric.pcie_tree import add_pcie_tree
+
+_HIDDEN: Final = "hidden"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NodeGraph:
+    """The inside of all nodes of one wiring.
+
+    ``nic_of_gpu``: the NIC slot each GPU slot sends through, by affinity; missing: it has none.
+    """
+
+    wiring: Wiring
+    graph: Graph
+    facts: dict[int, GpuFacts]
+    nic_of_gpu: dict[int, int]
+    in_rack_domain: bool
+    scale_up: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def is_gpu_node(self) -> bool:
+        """Whether the node has GPUs; else its one rank is a CPU."""
+        return bool(self.wiring.gpus)
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Slots that carry a rank: the GPUs, or slot 0 for the CPU rank."""
+        return tuple(gpu.slot for gpu in self.wiring.gpus) or (0,)
+
+    def vertex(self, slot: int) -> str:
+        """Vertex of the rank in a slot."""
+        return f"gpu{slot}" if self.is_gpu_node else self.root_of(None)
+
+    def root_of(self, numa: int | None) -> str:
+        """Root complex of a NUMA node; the first one where none is named."""
+        if numa is not None:
+            return f"numa{numa}"
+        first = self.wiring.numa_nodes[0].numa if self.wiring.numa_nodes else 0
+        return f"numa{first}"
+
+
+def build_node_graph(
+    wiring: Wiring, figures: LinkFigures, *, in_rack_domain: bool = False
+) -> NodeGraph:
+    """The graph of one wiring.
+
+    ``in_rack_domain``: its GPUs belong to an NVLink domain across nodes, so a switch that the
+    driver hides is one of the rack's.
+
+    Raises:
+        FabricError: a link's rate can neither be read nor derived.
+    """
+    graph = new_graph()
+    facts = {gpu.slot: gpu_facts(gpu, figures) for gpu in wiring.gpus}
+    node = NodeGraph(wiring, graph, facts, nic_of_gpu={}, in_rack_domain=in_rack_domain)
+    graph.add_nodes_from(node.vertex(slot) for slot in node.slots)
+    for gpu in wiring.gpus:
+        _add_scale_up_links(node, gpu, figures)
+    add_pcie_tree(graph, wiring, facts, figures)
+    node.nic_of_gpu.update(_affinity(node, figures))
+    return node
+
+
+def _add_scale_up_links(node: NodeGraph, gpu: GpuSlot, figures: LinkFigures) -> None:
+    """NVLink or xGMI from one GPU outward; the way back from a switch comes with it."""
+    me = f"gpu{gpu.slot}"
+    total: dict[str, list[GpuPort]] = defaultdict(list)
+    for port in gpu.ports:
+        if port.state is not LinkState.DOWN:
+            total[_end_vertex(node, gpu, port)].append(port)
+    for end, ports in total.items():
+        if not end:
+            continue
+        rate = sum(port.count * _link_rate(node, gpu, port, figures) for port in ports)
+        kind = _link_kind(ports[0], end)
+        link = make_link(figures, kind, bytes_per_s=rate, count=sum(port.count for port in ports))
+        if end.startswith("gpu"):
+            add_link(node.graph, me, end, link)
+        else:
+            add_both_ways(node.graph, me, end, link)
+        node.scale_up[gpu.slot] = node.scale_up.get(gpu.slot, 0.0) + rate
+
+
+def _end_vertex(node: NodeGraph, gpu: GpuSlot, port: GpuPort) -> str:
+    """Vertex at the far end; a hidden switch of a superchip or rack domain is the rack's."""
+    end = port.end
+    match end.kind:
+        case EndKind.GPU:
+            return "" if end.index is None else f"gpu{end.index}"
+        case EndKind.SWITCH if end.index is not None:
+            return f"nvswitch{end.index}"
+        case EndKind.SWITCH:
+            is_racks = gpu.c2c is not None or node.in_rack_domain
+            return f"domain_switch-{_HIDDEN}" if is_racks else f"nvswitch-{_HIDDEN}"
+        case EndKind.DOMAIN_SWITCH:
+            return f"domain_switch{f'-{_HIDDEN}' if end.index is None else end.index}"
+    return ""
+
+
+def _link_kind(port: GpuPort, end: str) -> str:
+    if port.technology is PortTechnology.XGMI:
+        return "xgmi"
+    return "nvlink_rack" if end.startswith("domain_switch") else "nvlink"
+
+
+def _link_rate(node: NodeGraph, gpu: GpuSlot, port: GpuPort, figures: LinkFigures) -> float:
+    if port.bytes_per_s is not None:
+        return port.bytes_per_s
+    facts = node.facts[gpu.slot]
+    if port.technology is PortTechnology.XGMI:
+        rate = figures.xgmi_bytes_per_s.get(facts.compute_capability or "")
+        what = f"Infinity Fabric of {facts.compute_capability}"
+    else:
+        rate = figures.nvlink_bytes_per_s.get(facts.nvlink_version or "")
+        what = f"NVLink version {facts.nvlink_version}"
+    if rate is None:
+        raise FabricError(
+            f"no rate is known for {what}",
+            field=f"gpus[{gpu.slot}].ports[{port.key}].bytes_per_s",
+            remedy="report the rate, or add one to link_figures.toml with its source",
+        )
+    return rate
+
+
+def _affinity(node: NodeGraph, figures: LinkFigures) -> dict[int, int]:
+    """NIC for each GPU: the nearest on PCIe; of equals the one fewest GPUs use, then the first."""
+    nics = compute_nics(node.wiring)
+    used: dict[int, int] = defaultdict(int)
+    chosen: dict[int, int] = {}
+    for slot in node.slots:
+        distances: list[tuple[float, int, int]] = []
+        for nic in nics:
+            path = shortest_path(
+                node.graph, node.vertex(slot), f"nic{nic.slot}", may_pass=is_pcie_vertex
+            )
+            if path is not None:
+                distances.append((path_alpha_s(node.graph, path), used[nic.slot], nic.slot))
+        if distances:
+            chosen[slot] = min(distances)[2]
+            used[chosen[slot]] += 1
+    return chosen
+
+
+def compute_nics(wiring: Wiring) -> list[NicSlot]:
+    """NICs that carry collectives: those with a rail, or all with a port up where none has one."""
+    up = [nic for nic in wiring.nics if any(p.state is not LinkState.DOWN for p in nic.ports)]
+    with_rail = [nic for nic in up if any(port.rail is not None for port in nic.ports)]
+    return with_rail or up
+
+
+def is_pcie_vertex(vertex: str) -> bool:
+    """Whether PCIe traffic may pass through a vertex: switches and root complexes, no devices."""
+    return vertex.startswith(("pcie", "numa"))
+
+
+def path_alpha_s(graph: Graph, path: list[str]) -> float:
+    """Latency of the links of a path. [s]"""
+    pairs = pairwise(path)
+    return sum(min(link.alpha_s for link in links_between(graph, a, b)) for a, b in pairs)

@@ -1,0 +1,251 @@
+"""Routes of many rank pairs at once, and the links they share, as arrays.
+
+A resource is one direction of what messages share: a GPU's NVLinks out, a PCIe link, a NIC port,
+all uplinks of a leaf. Pairs with the same wirings, slots and tiers between share one route; their
+resources differ by node only, so a table of any number of pairs is a few array operations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.fabric.from_fleet import Fabric
+from topology.fabric.graph import all_links
+from topology.fabric.network import Network
+from topology.fabric.node_graph import NodeGraph
+from topology.fabric.routes import Endpoint, Hop, HopPlace, Route
+
+IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float64]
+
+_NO_LEAF: Final = -1
+_SAME_NODE, _SAME_DOMAIN, _UP_TO_SWITCH, _DOWN_FROM_SWITCH, _NETWORK = range(5)
+_AT_SOURCE: Final = (HopPlace.SOURCE_NODE, HopPlace.UP_TO_SWITCH, HopPlace.NIC_OUT)
+_AT_DESTINATION: Final = (HopPlace.DESTINATION_NODE, HopPlace.DOWN_FROM_SWITCH, HopPlace.NIC_IN)
+
+LocalKey: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteTable:
+    """Routes and resources of pairs.
+
+    ``route_of``: (pairs,) index into ``routes``. ``resources``: (pairs, width) index into
+    ``bytes_per_s``, filled up with the last one, which is infinitely wide.
+    """
+
+    routes: tuple[Route, ...]
+    route_of: IntArray
+    resources: IntArray
+    bytes_per_s: FloatArray
+
+
+class RouteMap:
+    """Routes between the ranks of one placement. Vertices n, n+1 ... are switches of domains.
+
+    ``switch_vertex_of``: vertex of the in-switch reducer, by rank.
+    """
+
+    def __init__(self, fabric: Fabric, endpoints: Sequence[Endpoint]) -> None:
+        self.fabric = fabric
+        self.endpoints = tuple(endpoints)
+        nodes = [fabric.node_of[endpoint.host] for endpoint in self.endpoints]
+        hosts = list(dict.fromkeys(node.host for node in nodes))
+        graphs = list({id(node.graph): node.graph for node in nodes}.values())
+        graph_number = {id(graph): i for i, graph in enumerate(graphs)}
+        host_number = {host: i for i, host in enumerate(hosts)}
+        self._node = np.array([host_number[node.host] for node in nodes], dtype=np.int64)
+        self._graph = np.array([graph_number[id(node.graph)] for node in nodes], dtype=np.int64)
+        self._slot = np.array([endpoint.slot for endpoint in self.endpoints], dtype=np.int64)
+        domains = [
+            node.domain_of_slot[e.slot] for node, e in zip(nodes, self.endpoints, strict=True)
+        ]
+        names, self._domain = np.unique(domains, return_inverse=True)
+        self.switch_vertex_of = len(self.endpoints) + self._domain.astype(np.int64)
+        self.domain_count = len(names)
+        self._tiers = _Tiers(fabric, self.endpoints)
+        self._local = [_LocalResources(graph) for graph in graphs]
+        self._bases = self._lay_out([fabric.node_of[host].graph for host in hosts], graph_number)
+
+    @property
+    def rank_count(self) -> int:
+        """Ranks, without switch vertices."""
+        return len(self.endpoints)
+
+    @property
+    def domain_of(self) -> IntArray:
+        """Number of the NVLink domain of each rank, counted from 0 within the placement."""
+        return self._domain
+
+    @property
+    def node_of(self) -> IntArray:
+        """Number of the node of each rank, counted from 0 within the placement."""
+        return self._node
+
+    def _lay_out(self, graphs: list[NodeGraph], number: dict[int, int]) -> IntArray:
+        """Number the resources: node by node, then the tiers, then the idle one."""
+        locals_of = [self._local[number[id(graph)]] for graph in graphs]
+        sizes = [len(local.bytes_per_s) for local in locals_of]
+        bases = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        tiers = self._tiers.bytes_per_s
+        parts = [*(local.bytes_per_s for local in locals_of), tiers, np.array([np.inf])]
+        self._bytes_per_s = np.concatenate(parts)
+        self._tier_base = int(bases[-1])
+        self._set_network_rates(bases)
+        return bases
+
+    def _set_network_rates(self, bases: IntArray) -> None:
+        """A NIC port is as fast as its cable."""
+        for rank, rate in enumerate(self._tiers.cable_bytes_per_s):
+            if rate > 0:
+                local = self._local[self._graph[rank]]
+                nic = f"nic{local.graph.nic_of_gpu[self.endpoints[rank].slot]}"
+                for key in ((nic, ""), ("", nic)):
+                    self._bytes_per_s[bases[self._node[rank]] + local.number[key]] = rate
+
+    def table(self, source: IntArray, destination: IntArray) -> RouteTable:
+        """Routes of pairs of vertices.
+
+        Raises:
+            UnreachableError: no link joins a pair.
+            FabricError: a switch vertex whose domain does not reduce in the switch.
+        """
+        keys = self._pair_keys(source, destination)
+        _, first, route_of = np.unique(keys, return_index=True, return_inverse=True)
+        routes = tuple(self._route(int(source[i]), int(destination[i])) for i in first)
+        width = max((len(route.hops) for route in routes), default=1)
+        resources = np.full((len(source), width), len(self._bytes_per_s) - 1, dtype=np.int64)
+        for number, route in enumerate(routes):
+            members = np.flatnonzero(route_of == number)
+            s, d = source[members], destination[members]
+            for column, hop in enumerate(_shared_hops(route, s[0], d[0], self.rank_count)):
+                resources[members, column] = self._resource_numbers(hop, s, d)
+        return RouteTable(routes, route_of.astype(np.int64), resources, self._bytes_per_s)
+
+    def _pair_keys(self, source: IntArray, destination: IntArray) -> IntArray:
+        n = self.rank_count
+        s = np.where(source < n, source, destination)
+        d = np.where(destination < n, destination, source)
+        relation = np.full(len(s), _NETWORK, dtype=np.int64)
+        relation[self._domain[s] == self._domain[d]] = _SAME_DOMAIN
+        relation[self._node[s] == self._node[d]] = _SAME_NODE
+        relation[destination >= n] = _UP_TO_SWITCH
+        relation[source >= n] = _DOWN_FROM_SWITCH
+        trunks = np.where(relation == _NETWORK, self._tiers.trunks(s, d), 0)
+        key = relation
+        columns = (
+            (trunks + 1, self._tiers.most_trunks + 2),
+            *((self._graph[x], len(self._local)) for x in (s, d)),
+            *((self._slot[x], int(self._slot.max()) + 1) for x in (s, d)),
+            *((self._tiers.rate_number[x], self._tiers.rate_count) for x in (s, d)),
+        )
+        for column, size in columns:
+            key = key * size + column
+        return key
+
+    def _ends(self, source: int, destination: int) -> tuple[Endpoint | None, Endpoint | None]:
+        n = self.rank_count
+        return (
+            self.endpoints[source] if source < n else None,
+            self.endpoints[destination] if destination < n else None,
+        )
+
+    def _route(self, source: int, destination: int) -> Route:
+        a, b = self._ends(source, destination)
+        if a is None or b is None:
+            end = a or b
+            assert end is not None, "a switch sends to ranks only"
+            return self.fabric.leg(end)
+        return self.fabric.reachable_route(a, b)
+
+    def _resource_numbers(self, hop: Hop, source: IntArray, destination: IntArray) -> IntArray:
+        """Resource of a hop for pairs that share the route."""
+        if hop.place in _AT_SOURCE or hop.place in _AT_DESTINATION:
+            rank = source if hop.place in _AT_SOURCE else destination
+            local = self._local[self._graph[rank[0]]]
+            return np.asarray(self._bases[self._node[rank]] + local.number[hop.local])
+        rank = source if hop.place in (HopPlace.LEAF_UP, HopPlace.POD_UP) else destination
+        return np.asarray(self._tier_base + self._tiers.number(hop.place, rank))
+
+
+def _shared_hops(route: Route, source: int, destination: int, ranks: int) -> list[Hop]:
+    """The hops of a route that are links of a rank; a switch vertex shares nothing."""
+    hops = list(route.hops)
+    if source >= ranks:
+        hops = [hop for hop in hops if hop.place is HopPlace.DOWN_FROM_SWITCH]
+    if destination >= ranks:
+        hops = [hop for hop in hops if hop.place is HopPlace.UP_TO_SWITCH]
+    return hops
+
+
+class _LocalResources:
+    """Resources inside the nodes of one wiring: every link, all scale-up links of a GPU, NICs."""
+
+    def __init__(self, graph: NodeGraph) -> None:
+        self.graph = graph
+        rates: dict[LocalKey, float] = {}
+        for u, v, link in all_links(graph.graph):
+            if not any("switch" in vertex for vertex in (u, v)):
+                rates[u, v] = rates.get((u, v), 0.0) + link.bytes_per_s
+        for slot, rate in graph.scale_up.items():
+            rates[f"gpu{slot}", ""] = rates["", f"gpu{slot}"] = rate
+        for nic in graph.wiring.nics:
+            rates[f"nic{nic.slot}", ""] = rates["", f"nic{nic.slot}"] = np.inf
+        self.number = {key: i for i, key in enumerate(rates)}
+        self.bytes_per_s = np.fromiter(rates.values(), dtype=np.float64)
+
+
+class _Tiers:
+    """Leaves and pods of the ranks, and what they carry towards the tier above."""
+
+    def __init__(self, fabric: Fabric, endpoints: tuple[Endpoint, ...]) -> None:
+        network = fabric.network
+        places = [_nic_place(fabric, endpoint) for endpoint in endpoints]
+        attachments = [network.leaf_of.get(place) if place else None for place in places]
+        self.cable_bytes_per_s = [a.bytes_per_s if a else 0.0 for a in attachments]
+        rates = np.unique(self.cable_bytes_per_s, return_inverse=True)
+        self.rate_number, self.rate_count = rates[1].astype(np.int64), len(rates[0])
+        names = sorted({a.leaf for a in attachments if a})
+        number = {name: i for i, name in enumerate(names)}
+        self._leaf = np.array([number[a.leaf] if a else _NO_LEAF for a in attachments])
+        self._pod = np.array([network.pod_of.get(name, 0) for name in names] or [0])
+        self._distance = _leaf_distances(network, names)
+        self.most_trunks = int(self._distance.max(initial=0))
+        up = [network.up_bytes_per_s.get(name, np.inf) for name in names]
+        pods = [network.pod_up_bytes_per_s.get(i, np.inf) for i in range(int(self._pod.max()) + 1)]
+        self.bytes_per_s = np.array([*up, *up, *pods, *pods], dtype=np.float64)
+        self._leaf_count, self._pod_count = len(names), len(pods)
+
+    def trunks(self, source: IntArray, destination: IntArray) -> IntArray:
+        """Cables between switches for pairs of ranks; -1 where none is known."""
+        a, b = self._leaf[source], self._leaf[destination]
+        known = (a != _NO_LEAF) & (b != _NO_LEAF)
+        result = np.full(len(source), -1, dtype=np.int64)
+        result[known] = self._distance[a[known], b[known]]
+        return result
+
+    def number(self, place: HopPlace, rank: IntArray) -> IntArray:
+        """Resource of a tier for ranks, counted from the first tier resource."""
+        leaf = self._leaf[rank].astype(np.int64)
+        pod = 2 * self._leaf_count + self._pod[leaf]
+        match place:
+            case HopPlace.LEAF_UP:
+                return leaf
+            case HopPlace.LEAF_DOWN:
+                return leaf + self._leaf_count
+            case HopPlace.POD_UP:
+                return pod
+        return pod + self._pod_count
+
+
+def _nic_place(fabric: Fabric, endpoint: Endpoint) -> tuple[str, int] | None:
+    nic = fabric.node_of[endpoint.host].graph.nic_of_gpu.get(endpoint.slot)
+    return None if nic is None else (endpoint.host, nic)
+
+
+def _leaf_distances(network: Network, names: list[str]) -> IntArray:
+    rows = [[network.trunks_between(a, b) for b in names] for a in names]
+    return np.array(rows, dtype=np.int64).reshape(len(names), len(names))

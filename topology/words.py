@@ -1,0 +1,94 @@
+"""The closed sets of words that commands, files and the library share. Imports nothing heavy."""
+
+from enum import StrEnum
+
+
+class Collective(StrEnum):
+    """What the ranks want done."""
+
+    ALL_REDUCE = "all_reduce"
+    ALL_GATHER = "all_gather"
+    REDUCE_SCATTER = "reduce_scatter"
+    ALLTOALL = "alltoall"
+    BROADCAST = "broadcast"
+
+
+class AlgorithmName(StrEnum):
+    """How it is done; auto: the fastest without noise."""
+
+    AUTO = "auto"
+    RING = "ring"
+    TREE = "tree"
+    DOUBLE_BINARY_TREE = "double_binary_tree"
+    RECURSIVE_DOUBLING = "recursive_doubling"
+    NVLS = "nvls"
+    HIERARCHICAL = "hierarchical"
+    PAIRWISE = "pairwise"
+
+
+class StackName(StrEnum):
+    """Whose software is counted; wire: none."""
+
+    NCCL = "nccl"
+    WIRE = "wire"
+
+
+class Protocol(StrEnum):
+    """NCCL's protocols."""
+
+    LL = "ll"
+    LL128 = "ll128"
+    SIMPLE = "simple"
+
+
+class ProtocolChoice(StrEnum):
+    """A protocol, or the fastest."""
+
+    AUTO = "auto"
+    LL = "ll"
+    LL128 = "ll128"
+    SIMPLE = "simple"
+
+    @property
+    def protocol(self) -> Protocol | None:
+        """The protocol that is forced, None for the fastest."""
+        return None if self is ProtocolChoice.AUTO else Protocol(self.value)
+
+
+class Launch(StrEnum):
+    """How the operation is started: a process for each GPU, a thread for all, a CUDA graph."""
+
+    PROCESS = "process"
+    THREAD = "thread"
+    GRAPH = "graph"
+
+
+class NoiseName(StrEnum):
+    """Noise profiles, quietest first."""
+
+    NONE = "none"
+    DEDICATED = "dedicated"
+    SHARED = "shared"
+    CONTENDED = "contended"
+
+
+class Objective(StrEnum):
+    """What a plan makes small."""
+
+    P50 = "p50"
+    P90 = "p90"
+    P99 = "p99"
+    P999 = "p999"
+
+    @property
+    def key(self) -> str:
+        """Its name among a summary's percentiles."""
+        return f"{self.value}_s"
+
+
+class View(StrEnum):
+    """What a diagram shows."""
+
+    RACKS = "racks"
+    FABRIC = "fabric"
+    NODE = "node"

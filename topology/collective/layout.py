@@ -1,0 +1,217 @@
+"""Layout: what an algorithm needs to know of a placement: nodes, domains, ring orders, switches."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from topology.collective.placement import Placement
+from topology.fabric.from_fleet import Fabric
+from topology.fabric.graph import links_between
+from topology.fabric.node_graph import NodeGraph
+from topology.fabric.route_table import RouteMap
+
+MOST_SEARCH_STEPS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankLayout:
+    """Ranks grouped by node and by NVLink domain, each group in rank order.
+
+    ``orders``: rings side by side. ``chains``: for each rail a chain through every node, which
+    starts at the node's head, a rank on that rail.
+    """
+
+    ranks: int
+    nodes: tuple[tuple[int, ...], ...]
+    domains: tuple[tuple[int, ...], ...]
+    reduces_in_switch: bool
+    orders: tuple[tuple[int, ...], ...]
+    chains: tuple[tuple[tuple[int, ...], ...], ...]
+
+    @property
+    def has_equal_domains(self) -> bool:
+        """Whether every domain has the same number of ranks."""
+        return len({len(domain) for domain in self.domains}) == 1
+
+
+def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLayout:
+    """The layout of a placement; ring orders are found, not assumed."""
+    nodes = _groups(routes.node_of.tolist())
+    return RankLayout(
+        ranks=placement.ranks,
+        nodes=nodes,
+        domains=_groups(routes.domain_of.tolist()),
+        reduces_in_switch=all(fabric.domain_of(e).reduces_in_switch for e in placement.endpoints),
+        orders=ring_orders(fabric, placement, nodes),
+        chains=node_chains(fabric, placement, nodes),
+    )
+
+
+def ring_orders(
+    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
+) -> tuple[tuple[int, ...], ...]:
+    """Rank orders of the rings that together use the links: one for each channel.
+
+    In a mesh of direct links: Hamiltonian cycles that share no link, each in both directions. Over
+    several nodes: one ring for each rail, which leaves a node on the rail it enters the next by.
+    Otherwise (one node or NVLink domain over switches) one ring in rank order.
+    """
+    if len({fabric.domain_of(e).name for e in placement.endpoints}) == 1 and len(nodes) > 1:
+        return (tuple(range(placement.ranks)),)
+    inside = [_inside_cycles(fabric, placement, node) for node in nodes]
+    if len(nodes) == 1:
+        return tuple(inside[0])
+    rails = min(_rail_count(fabric, placement, node) for node in nodes)
+    return tuple(
+        tuple(
+            rank
+            for i, (node, cycles) in enumerate(zip(nodes, inside, strict=True))
+            for rank in _through_node(fabric, placement, node, cycles, rail, i)
+        )
+        for rail in range(rails)
+    )
+
+
+def node_chains(
+    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each rail a chain through every node, head first."""
+    inside = [_inside_cycles(fabric, placement, node) for node in nodes]
+    if len(nodes) == 1:
+        return tuple((cycle,) for cycle in inside[0])
+    by_rail = [_ranks_by_rail(fabric, placement, node) for node in nodes]
+    rails = min(len(ranks) for ranks in by_rail)
+    return tuple(
+        tuple(
+            _starting_at(cycles[rail % len(cycles)], ranks[rail][0])
+            for cycles, ranks in zip(inside, by_rail, strict=True)
+        )
+        for rail in range(rails)
+    )
+
+
+def _starting_at(cycle: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    start = cycle.index(rank)
+    return cycle[start:] + cycle[:start]
+
+
+def _through_node(
+    fabric: Fabric,
+    placement: Placement,
+    node: Sequence[int],
+    cycles: Sequence[tuple[int, ...]],
+    rail: int,
+    position: int,
+) -> tuple[int, ...]:
+    """Way through a node that enters by one rail and leaves by the next, back by turns.
+
+    Even nodes enter by ``rail`` and leave by ``rail + 1``, odd ones the other way about, so that
+    two neighbours always meet on one rail.
+    """
+    by_rail = _ranks_by_rail(fabric, placement, node)
+    here, there = (by_rail[(rail + i) % len(by_rail)][0] for i in range(2))
+    enter, leave = (here, there) if position % 2 == 0 else (there, here)
+    if enter == leave:
+        return _starting_at(cycles[rail % len(cycles)], enter)
+    for cycle in (cycles[rail % len(cycles)], *cycles):
+        for order in (cycle, cycle[::-1]):
+            turned = _starting_at(order, enter)
+            if turned[-1] == leave:
+                return turned
+    between = [rank for rank in cycles[0] if rank not in (enter, leave)]
+    return (enter, *between, leave)
+
+
+def _rail_count(fabric: Fabric, placement: Placement, node: Sequence[int]) -> int:
+    return len(_ranks_by_rail(fabric, placement, node))
+
+
+def _ranks_by_rail(
+    fabric: Fabric, placement: Placement, node: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Ranks of a node by the NIC they send through."""
+    by_nic: dict[int, list[int]] = defaultdict(list)
+    for rank in node:
+        endpoint = placement.endpoints[rank]
+        nics = fabric.node_of[endpoint.host].graph.nic_of_gpu
+        by_nic[nics.get(endpoint.slot, 0)].append(rank)
+    return [tuple(by_nic[nic]) for nic in sorted(by_nic)]
+
+
+def _inside_cycles(
+    fabric: Fabric, placement: Placement, node: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Cycles through a node's ranks: over direct links where they are a mesh, else rank order."""
+    graph = fabric.node_of[placement.endpoints[node[0]].host].graph
+    slot_of = {rank: placement.endpoints[rank].slot for rank in node}
+    links = _direct_links(graph, [slot_of[rank] for rank in node])
+    rank_of = {slot: rank for rank, slot in slot_of.items()}
+    cycles = list(_disjoint_cycles(links, [slot_of[rank] for rank in node]))
+    if not cycles:
+        return [tuple(node)]
+    both_ways = (
+        [way for cycle in cycles for way in (cycle, cycle[::-1])] if len(node) > 2 else cycles
+    )
+    return [tuple(rank_of[slot] for slot in cycle) for cycle in both_ways]
+
+
+def _direct_links(graph: NodeGraph, slots: Sequence[int]) -> dict[tuple[int, int], int]:
+    """Links of each pair of slots that has direct ones."""
+    if not graph.is_gpu_node:
+        return {}
+    links = {}
+    for a in slots:
+        for b in slots:
+            count = sum(link.count for link in links_between(graph.graph, f"gpu{a}", f"gpu{b}"))
+            if a != b and count:
+                links[a, b] = count
+    return links
+
+
+def _disjoint_cycles(
+    links: dict[tuple[int, int], int], slots: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """Hamiltonian cycles that use each link at most once, greedily, widest pairs first."""
+    left = dict(links)
+    while True:
+        cycle = _hamiltonian_cycle(left, tuple(slots))
+        if cycle is None:
+            return
+        yield cycle
+        for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True):
+            for pair in ((a, b), (b, a)):
+                left[pair] -= 1
+                if not left[pair]:
+                    del left[pair]
+            if len(cycle) == 2:
+                break
+
+
+def _hamiltonian_cycle(
+    links: dict[tuple[int, int], int], slots: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """A cycle through all slots over links that are left, None where none is found."""
+    budget = [MOST_SEARCH_STEPS]
+
+    def extend(path: tuple[int, ...]) -> tuple[int, ...] | None:
+        budget[0] -= 1
+        if budget[0] < 0:
+            return None
+        if len(path) == len(slots):
+            return path if (path[-1], path[0]) in links else None
+        nexts = [b for b in slots if b not in path and (path[-1], b) in links]
+        for b in sorted(nexts, key=lambda b: (-links[path[-1], b], b)):
+            found = extend((*path, b))
+            if found is not None:
+                return found
+        return None
+
+    return extend(slots[:1]) if len(slots) > 1 and links else None
+
+
+def _groups(numbers: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    members: dict[int, list[int]] = defaultdict(list)
+    for rank, number in enumerate(numbers):
+        members[number].append(rank)
+    return tuple(tuple(ranks) for ranks in members.values())

@@ -1,0 +1,130 @@
+"""Replay: proves a schedule by moving the data, and each message by a link that is there.
+
+The state of a rank's chunk is how often each rank's contribution is in it. At the end every rank
+must hold what the collective promises, each contribution exactly once.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.collective.schedule import Round, Schedule
+from topology.errors import ScheduleError
+from topology.fabric.route_table import RouteMap
+from topology.words import Collective
+
+State = NDArray[np.int16]
+
+_REDUCES = (Collective.ALL_REDUCE, Collective.REDUCE_SCATTER)
+
+
+def prove(schedule: Schedule, routes: RouteMap | None = None) -> None:
+    """Replay a schedule; with ``routes`` also check that every message has a way.
+
+    Raises:
+        ScheduleError: a rank ends without its data, or with a contribution twice; names both.
+        UnreachableError: a message between ranks that no link joins.
+    """
+    state = _initial(schedule)
+    step = 0
+    for round_ in schedule.rounds:
+        for repetition in range(round_.repeats):
+            _check_channel_use(round_, step)
+            _apply(state, round_, repetition, step)
+            step += 1
+        if routes is not None:
+            routes.table(*_vertices(round_, schedule, routes))
+    _check_end(schedule, state)
+
+
+def _vertices(
+    round_: Round, schedule: Schedule, routes: RouteMap
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if routes.rank_count != schedule.ranks:
+        raise ScheduleError(f"{schedule.ranks} ranks on a placement of {routes.rank_count}")
+    return round_.source, round_.destination
+
+
+def _initial(schedule: Schedule) -> State:
+    """Contributions at the start, shape (vertices, chunks, ranks); switches start empty."""
+    n, chunks = schedule.ranks, schedule.chunks
+    state = np.zeros((schedule.vertices, chunks, n), dtype=np.int16)
+    if schedule.collective in _REDUCES:
+        state[np.arange(n), :, np.arange(n)] = 1
+    elif schedule.collective is Collective.BROADCAST:
+        state[0, :, 0] = 1
+    else:
+        state[schedule.owner, np.arange(chunks), schedule.owner] = 1
+    return state
+
+
+def _apply(state: State, round_: Round, repetition: int, step: int) -> None:
+    """All messages of a step leave with what their senders hold before it."""
+    first = round_.first_chunk(repetition)
+    sent = [
+        state[source, start : start + count].copy()
+        for source, start, count in zip(round_.source, first, round_.chunk_count, strict=True)
+    ]
+    written: set[tuple[int, int]] = set()
+    for i, data in enumerate(sent):
+        destination, start = int(round_.destination[i]), int(first[i])
+        if not data.any(axis=1).all():
+            raise ScheduleError(
+                "sends a chunk it does not hold",
+                field=f"rank {round_.source[i]}, step {step}, chunk {start}",
+            )
+        here = state[destination, start : start + len(data)]
+        if round_.reduces[i]:
+            here += data
+        else:
+            here[:] = data
+            _check_written_once(written, destination, start, len(data), step)
+
+
+def _check_written_once(
+    written: set[tuple[int, int]], rank: int, start: int, count: int, step: int
+) -> None:
+    for chunk in range(start, start + count):
+        if (rank, chunk) in written:
+            raise ScheduleError(
+                "two messages overwrite one chunk", field=f"rank {rank}, step {step}, chunk {chunk}"
+            )
+        written.add((rank, chunk))
+
+
+def _check_channel_use(round_: Round, step: int) -> None:
+    if (round_.source == round_.destination).any():
+        rank = int(round_.source[round_.source == round_.destination][0])
+        raise ScheduleError("sends to itself", field=f"rank {rank}, step {step}")
+
+
+def _check_end(schedule: Schedule, state: State) -> None:
+    for rank, chunk, wanted in _promises(schedule):
+        held = state[rank, chunk]
+        if not np.array_equal(held, wanted):
+            wrong = int(np.flatnonzero(held != wanted)[0])
+            raise ScheduleError(
+                f"ends with rank {wrong}'s part of chunk {chunk} {held[wrong]} times, "
+                f"not {wanted[wrong]}",
+                field=f"rank {rank}, step {schedule.steps}",
+            )
+
+
+def _promises(schedule: Schedule) -> list[tuple[int, int, State]]:
+    """What must be held at the end: (rank, chunk, contributions)."""
+    n, chunks = schedule.ranks, range(schedule.chunks)
+    one = np.eye(n, dtype=np.int16)
+    everyone = np.ones(n, dtype=np.int16)
+    match schedule.collective:
+        case Collective.ALL_REDUCE:
+            return [(rank, chunk, everyone) for rank in range(n) for chunk in chunks]
+        case Collective.REDUCE_SCATTER:
+            return [(int(schedule.owner[chunk]), chunk, everyone) for chunk in chunks]
+        case Collective.ALL_GATHER:
+            owner = schedule.owner
+            return [(rank, chunk, one[owner[chunk]]) for rank in range(n) for chunk in chunks]
+        case Collective.BROADCAST:
+            return [(rank, chunk, one[0]) for rank in range(n) for chunk in chunks]
+        case Collective.ALLTOALL:
+            assert schedule.target is not None, "an all-to-all names the target of each chunk"
+            pairs = zip(schedule.target, schedule.owner, strict=True)
+            return [(int(to), chunk, one[source]) for chunk, (to, source) in enumerate(pairs)]

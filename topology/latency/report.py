@@ -1,0 +1,155 @@
+"""What people and programs read of a latency summary."""
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
+from topology.fabric.report import Table
+from topology.latency.monte_carlo import Breakdown
+from topology.latency.stack import StackFigures
+from topology.latency.summary import PERCENTILES, LatencySummary
+
+SCHEMA_VERSION: Final = 1
+_NAMES: Final = {
+    "p50_s": "p50",
+    "p90_s": "p90",
+    "p99_s": "p99",
+    "p999_s": "p99.9",
+    "p9999_s": "p99.99",
+}
+
+
+def summary_document(summary: LatencySummary) -> dict[str, Any]:
+    """A summary as JSON; what this version cannot tell is null."""
+    interval = summary.interval
+    return {
+        "kind": "latency_summary",
+        "schema_version": SCHEMA_VERSION,
+        "collective": summary.collective,
+        "algorithm": summary.algorithm,
+        "variant": summary.variant or None,
+        "protocol": summary.protocol,
+        "stack": summary.stack,
+        "launch": summary.launch,
+        "noise": summary.noise,
+        "method": summary.method,
+        "ranks": summary.ranks,
+        "nodes": summary.nodes,
+        "domains": summary.domains,
+        "size_bytes": summary.size_bytes,
+        "noiseless_s": summary.noiseless_s,
+        "mean_s": summary.mean_s,
+        **summary.percentiles,
+        "algbw_bytes_per_s": summary.algbw_bytes_per_s,
+        "busbw_bytes_per_s": summary.busbw_bytes_per_s,
+        "trials": summary.trials,
+        "seed": summary.seed,
+        "interval": None if interval is None else {k: list(v) for k, v in interval.items()},
+        "bracket": None,
+        "model_interval": None,
+        "breakdown": {name: asdict(terms) for name, terms in summary.breakdown.items()},
+        "attribution": None,
+        "band": None,
+        "considered": [
+            {"name": name, "noiseless_s": time_s} for name, time_s in summary.considered
+        ],
+    }
+
+
+def summary_lines(summary: LatencySummary) -> list[str]:
+    """A summary as lines of text."""
+    return [
+        headline(summary),
+        how(summary),
+        "",
+        *_percentile_lines(summary),
+        "",
+        *(f"{name}: {_terms(terms)}" for name, terms in summary.breakdown.items()),
+        f"algbw {text_from_rate(summary.algbw_bytes_per_s)}, "
+        f"busbw {text_from_rate(summary.busbw_bytes_per_s)} (of p50)",
+        *_considered(summary),
+    ]
+
+
+def headline(summary: LatencySummary) -> str:
+    """What was simulated, where."""
+    return (
+        f"{summary.collective} of {text_from_bytes(summary.size_bytes)} over {summary.ranks} ranks "
+        f"on {_count(summary.nodes, 'node')} in {_count(summary.domains, 'NVLink domain')}"
+    )
+
+
+def how(summary: LatencySummary) -> str:
+    """By which algorithm and stack, under which noise, by how many trials."""
+    variant = f" ({summary.variant})" if summary.variant else ""
+    stack = f"{summary.stack} stack"
+    if summary.protocol is not None:
+        stack += f", protocol {summary.protocol}, launched by {summary.launch}"
+    trials = "no noise"
+    if summary.trials is not None:
+        trials = f"noise {summary.noise}, {summary.trials:,} trials, seed {summary.seed}"
+    return f"{summary.algorithm}{variant}, {stack}; {trials}"
+
+
+def _percentile_lines(summary: LatencySummary) -> list[str]:
+    lines = [f"{'noiseless':<10}{text_from_seconds(summary.noiseless_s):>10}"]
+    if summary.interval is None:
+        return lines
+    for name in PERCENTILES:
+        low, high = summary.interval[name]
+        value = summary.percentiles[name]
+        if value is None or high is None:
+            shown = f"{'-':>10}   above {text_from_seconds(low)}; more trials would tell"
+        else:
+            between = f"{text_from_seconds(low)} to {text_from_seconds(high)}"
+            shown = f"{text_from_seconds(value):>10}   {between}"
+        lines.append(f"{_NAMES[name]:<10}{shown}")
+    return lines
+
+
+def _terms(terms: Breakdown) -> str:
+    parts = [
+        ("launch", terms.launch_s),
+        ("software", terms.software_s),
+        ("wire", terms.wire_s),
+        ("bandwidth", terms.bandwidth_s),
+        ("noise", terms.noise_s),
+    ]
+    return ", ".join(f"{name} {text_from_seconds(value)}" for name, value in parts if value)
+
+
+def _considered(summary: LatencySummary, most: int = 5) -> list[str]:
+    others = summary.considered[1:most]
+    if not others:
+        return []
+    text = "; ".join(f"{name} {text_from_seconds(time_s)}" for name, time_s in others)
+    return [f"not chosen (noiseless): {text}"]
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
+def stack_table(figures: StackFigures) -> Table:
+    """All figures of stacks as rows of text."""
+    header = ("stack figure", "value", "confidence", "sources", "basis")
+    rows: list[tuple[str, ...]] = []
+    for protocol, row in figures.protocol.items():
+        told = [(f"{protocol} base, {f}", getattr(row.base_s, f)) for f in _FAMILIES]
+        for kind, hop in row.hop_s.items():
+            told += [(f"{protocol} hop over {kind}, {f}", getattr(hop, f)) for f in _FAMILIES]
+        tail = (row.confidence.value, " ".join(row.sources), row.basis)
+        rows += [(name, text_from_seconds(value), *tail) for name, value in told]
+        rows.append((f"{protocol} payload", f"{row.payload_ratio:g}", *tail))
+        if row.in_switch_leg_s is not None:
+            leg = text_from_seconds(row.in_switch_leg_s)
+            rows.append((f"{protocol} leg in the switch", leg, *tail))
+    for launch, start in figures.launch.items():
+        tail = (start.confidence.value, " ".join(start.sources), start.basis)
+        rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
+        further = text_from_seconds(start.per_further_gpu_s)
+        rows.append((f"launch by {launch}, each further GPU", further, *tail))
+    return header, rows
+
+
+_FAMILIES: Final = ("ring", "tree")

@@ -1,0 +1,286 @@
+"""Simulate: a collective on a placement becomes a latency summary."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from fleet import GpuVendor
+from topology.collective.algorithms import build_schedules, usable_names
+from topology.collective.layout import layout_of
+from topology.collective.placement import Placement
+from topology.collective.schedule import Schedule, busbw_factor
+from topology.collective.stages import Request
+from topology.errors import ScheduleError, WorkloadError
+from topology.fabric.from_fleet import Fabric
+from topology.fabric.route_table import RouteMap
+from topology.latency.cost import Costs, route_schedule, schedule_costs
+from topology.latency.monte_carlo import (
+    FloatArray,
+    Progress,
+    noiseless_breakdown,
+    noiseless_s,
+    sample_s,
+)
+from topology.latency.noise import noises_of
+from topology.latency.stack import Stack, load_stack_figures
+from topology.latency.summary import PERCENTILES, LatencySummary, percentile_ranges
+from topology.words import AlgorithmName, Collective, Launch, NoiseName, Protocol, StackName
+
+WORTH_IT: Final = 1e-3
+"""Simpler schedules are tried first; a later one has to be faster by this much."""
+
+MOST_TRIALS: Final = 10_000
+LEAST_TRIALS: Final = 200
+MESSAGE_BUDGET: Final = 200_000_000
+"""Noisy messages that a default run replays: a few seconds of one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated besides the placement. ``stack`` None: nccl on NVIDIA GPUs, else wire."""
+
+    collective: Collective
+    size_bytes: int
+    algorithm: AlgorithmName = AlgorithmName.AUTO
+    protocol: Protocol | None = None
+    launch: Launch = Launch.PROCESS
+    stack: StackName | None = None
+    noise: NoiseName = NoiseName.DEDICATED
+    trials: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """A schedule with its costs, and every other that was considered with its noiseless time."""
+
+    schedule: Schedule
+    stack: Stack
+    costs: Costs
+    noiseless_s: float
+    considered: tuple[tuple[str, float], ...]
+
+
+def simulate(
+    fabric: Fabric,
+    placement: Placement,
+    scenario: Scenario,
+    *,
+    progress: Progress | None = None,
+) -> LatencySummary:
+    """The distribution of a collective's completion time on a placement.
+
+    ``progress`` is told how many trials of how many are done.
+
+    Raises:
+        WorkloadError: a size below one byte, a stack that these ranks do not run.
+        ScheduleError: the named algorithm does not do this; the message names those that do.
+        UnreachableError: ranks that no known link joins.
+    """
+    return simulate_samples(fabric, placement, scenario, progress=progress)[0]
+
+
+def simulate_samples(
+    fabric: Fabric,
+    placement: Placement,
+    scenario: Scenario,
+    *,
+    progress: Progress | None = None,
+) -> tuple[LatencySummary, FloatArray]:
+    """As ``simulate``, with the completion times behind the percentiles, shape (trials,). [s]
+
+    Raises:
+        WorkloadError: a size below one byte, a stack that these ranks do not run.
+        ScheduleError: the named algorithm does not do this; the message names those that do.
+        UnreachableError: ranks that no known link joins.
+    """
+    check_scenario(scenario)
+    routes = RouteMap(fabric, placement.endpoints)
+    choice = choose(fabric, placement, routes, scenario)
+    summary = _noiseless_summary(placement, routes, scenario, choice)
+    if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
+        return summary, np.array([choice.noiseless_s])
+    trials = scenario.trials or default_trials(choice.schedule)
+    samples = _samples(fabric, scenario, choice, trials, progress)
+    values, ranges = percentile_ranges(samples)
+    median = values["p50_s"] or choice.noiseless_s
+    algbw = scenario.size_bytes / median
+    calm = summary.breakdown["p50"]
+    shown = {name: values[f"{name}_s"] for name in ("p50", "p99")}
+    noisy = replace(
+        summary,
+        method="monte_carlo",
+        mean_s=float(samples.mean()),
+        percentiles=values,
+        interval=ranges,
+        algbw_bytes_per_s=algbw,
+        busbw_bytes_per_s=algbw * busbw_factor(scenario.collective, placement.ranks),
+        trials=trials,
+        seed=scenario.seed,
+        breakdown={
+            name: replace(calm, noise_s=value - choice.noiseless_s)
+            for name, value in shown.items()
+            if value is not None
+        },
+    )
+    return noisy, samples
+
+
+def default_trials(schedule: Schedule) -> int:
+    """As many trials as a few seconds carry, at most 10,000 and at least 200."""
+    affordable = MESSAGE_BUDGET // max(schedule.messages, 1)
+    return int(min(max(affordable, LEAST_TRIALS), MOST_TRIALS))
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Refuse what no run can answer.
+
+    Raises:
+        WorkloadError: a size or a number of trials below one.
+    """
+    if scenario.size_bytes < 1:
+        raise WorkloadError(
+            f"{scenario.size_bytes} bytes", field="--size", remedy="give at least one byte"
+        )
+    if scenario.trials is not None and scenario.trials < 1:
+        raise WorkloadError(f"{scenario.trials}", field="--trials", remedy="give at least one")
+
+
+def choose(fabric: Fabric, placement: Placement, routes: RouteMap, scenario: Scenario) -> Choice:
+    """The fastest way without noise among algorithms, variants, protocols, rings and pieces.
+
+    Raises:
+        ScheduleError: the named algorithm does not do this collective here.
+        WorkloadError: the stack does not run on these ranks.
+    """
+    layout = layout_of(fabric, placement, routes)
+    request = Request(scenario.collective, layout)
+    stacks = list(_stacks(fabric, placement, scenario))
+    names = [scenario.algorithm.value]
+    if scenario.algorithm is AlgorithmName.AUTO:
+        names = stacks[0].choices(usable_names(request))
+    if not names:
+        raise ScheduleError(f"no algorithm does {scenario.collective.value} here")
+    best: Choice | None = None
+    times: dict[str, float] = {}
+    for schedule in _schedules(names, request, scenario.size_bytes):
+        routed = route_schedule(schedule, routes, scenario.size_bytes)
+        for stack in stacks:
+            if schedule.switches and not stack.can_reduce_in_switch():
+                continue
+            costs = schedule_costs(routed, stack)
+            label = _label(schedule, stack)
+            if best is not None and _at_least_s(costs) > best.noiseless_s:
+                times.setdefault(label, _at_least_s(costs))
+                continue
+            time_s = noiseless_s(costs)
+            times[label] = min(times.get(label, time_s), time_s)
+            if best is None or time_s < best.noiseless_s * (1 - WORTH_IT):
+                best = Choice(schedule, stack, costs, time_s, ())
+    if best is None:
+        raise ScheduleError(
+            f"{scenario.algorithm} does not run over the protocol asked",
+            field="--protocol",
+            remedy="use --protocol simple",
+        )
+    return replace(best, considered=tuple(sorted(times.items(), key=lambda row: row[1])))
+
+
+def _schedules(names: list[str], request: Request, size_bytes: int) -> Iterator[Schedule]:
+    """Every way to be considered, the cheap ones first: rings one by one and all together."""
+    figures = load_stack_figures()
+    rails = max(len(request.layout.orders), len(request.layout.chains))
+    order = sorted(names, key=lambda name: (name == "ring", name))
+    for name in order:
+        for channels in sorted({1, rails}) if name in _ON_RAILS else (1,):
+            pieces = figures.pieces(size_bytes / channels) if name in _IN_PIECES else 1
+            for cut in sorted({1, max(1, pieces // channels)}):
+                yield from build_schedules(name, replace(request, channels=channels, pieces=cut))
+
+
+_ON_RAILS: Final = ("ring", "double_binary_tree")
+_IN_PIECES: Final = ("tree", "nvls", "hierarchical", "double_binary_tree")
+
+
+def _at_least_s(costs: Costs) -> float:
+    """A bound from below: in lockstep every repetition takes at least its shortest message."""
+    rounds = (cost for cost in costs.rounds if cost.round.lockstep and cost.round.transfers)
+    steps_s = sum(float(cost.message_s.min()) * cost.round.repeats for cost in rounds)
+    return costs.launch_s + costs.base_s + steps_s
+
+
+def _label(schedule: Schedule, stack: Stack) -> str:
+    parts = [schedule.algorithm, schedule.variant, stack.protocol.value if stack.protocol else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _stacks(fabric: Fabric, placement: Placement, scenario: Scenario) -> Iterator[Stack]:
+    figures = load_stack_figures()
+    is_nvidia = _all_nvidia(fabric, placement)
+    name = scenario.stack or (StackName.NCCL if is_nvidia else StackName.WIRE)
+    if name is StackName.WIRE:
+        yield Stack(name, None, scenario.launch, figures)
+        return
+    if not is_nvidia:
+        raise WorkloadError(
+            "NCCL runs on NVIDIA GPUs, these ranks are others",
+            field="--stack nccl",
+            remedy="use --stack wire",
+        )
+    for protocol in [scenario.protocol] if scenario.protocol else Protocol:
+        yield Stack(name, protocol, scenario.launch, figures)
+
+
+def _all_nvidia(fabric: Fabric, placement: Placement) -> bool:
+    graphs = {id(g): g for g in (fabric.node_of[host].graph for host in placement.hosts)}.values()
+    gpus = [gpu for graph in graphs for gpu in graph.wiring.gpus]
+    return all(graph.is_gpu_node for graph in graphs) and all(
+        gpu.vendor is GpuVendor.NVIDIA for gpu in gpus
+    )
+
+
+def _noiseless_summary(
+    placement: Placement, routes: RouteMap, scenario: Scenario, choice: Choice
+) -> LatencySummary:
+    time_s = choice.noiseless_s
+    algbw = scenario.size_bytes / time_s if time_s > 0 else 0.0
+    breakdown = noiseless_breakdown(choice.costs)
+    stack = choice.stack
+    return LatencySummary(
+        collective=scenario.collective.value,
+        algorithm=choice.schedule.algorithm,
+        variant=choice.schedule.variant,
+        protocol=stack.protocol.value if stack.protocol else None,
+        stack=stack.name.value,
+        launch=stack.launch.value if stack.name is StackName.NCCL else None,
+        noise=scenario.noise.value,
+        method="exact",
+        ranks=placement.ranks,
+        nodes=len(placement.hosts),
+        domains=routes.domain_count,
+        size_bytes=scenario.size_bytes,
+        noiseless_s=time_s,
+        mean_s=time_s,
+        percentiles=dict.fromkeys(PERCENTILES, time_s),
+        interval=None,
+        algbw_bytes_per_s=algbw,
+        busbw_bytes_per_s=algbw * busbw_factor(scenario.collective, placement.ranks),
+        trials=None,
+        seed=None,
+        breakdown={"p50": breakdown, "p99": breakdown},
+        considered=choice.considered,
+    )
+
+
+def _samples(
+    fabric: Fabric,
+    scenario: Scenario,
+    choice: Choice,
+    trials: int,
+    progress: Progress | None,
+) -> FloatArray:
+    rng = np.random.default_rng(scenario.seed)
+    noises = noises_of(fabric.figures, choice.costs.classes, scenario.noise)
+    return sample_s(choice.costs, noises, trials=trials, rng=rng, progress=progress)

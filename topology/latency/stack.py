@@ -1,0 +1,157 @@
+"""Stacks: what software and launch add to the wire. ``wire`` adds nothing."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from topology.fabric.link_figures import Confidence, Figures, Ratio, Words
+from topology.fabric.routes import LinkKind, Route
+from topology.words import Launch, Protocol, StackName
+
+FILE_NAME: Final = "stack_figures.toml"
+
+
+class ByFamily(Figures):
+    """A time for ring-like and for tree-like algorithms. [s]"""
+
+    ring: NonNegativeFloat
+    tree: NonNegativeFloat
+
+    def of(self, algorithm: str) -> float:
+        """The time of an algorithm's family. [s]"""
+        return self.ring if algorithm in _RING_LIKE else self.tree
+
+
+_RING_LIKE: Final = ("ring", "pairwise")
+
+
+class ProtocolFigures(Figures):
+    """Constants of one protocol. [s]"""
+
+    base_s: ByFamily
+    hop_s: dict[LinkKind, ByFamily]
+    in_switch_leg_s: NonNegativeFloat | None = None
+    payload_ratio: Ratio
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
+class LaunchFigures(Figures):
+    """Cost of starting an operation. [s]"""
+
+    once_s: NonNegativeFloat
+    per_further_gpu_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
+class PipelineFigures(Figures):
+    """How a pipeline is cut."""
+
+    piece_bytes: PositiveFloat
+    most_pieces: PositiveInt
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
+class NcclFigures(Figures):
+    """What NCCL can choose from."""
+
+    algorithms: tuple[Words, ...] = Field(min_length=1)
+    contained_launch_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+
+
+class StackFigures(Figures):
+    """All figures of stacks; every source is listed."""
+
+    nccl: NcclFigures
+    protocol: dict[Protocol, ProtocolFigures]
+    launch: dict[Launch, LaunchFigures]
+    pipeline: PipelineFigures
+    source: dict[str, Words]
+
+    @model_validator(mode="after")
+    def _sources_are_listed(self) -> Self:
+        listed = [
+            *(row.sources for row in self.protocol.values()),
+            *(row.sources for row in self.launch.values()),
+            self.pipeline.sources,
+            self.nccl.sources,
+        ]
+        unknown = {source for sources in listed for source in sources} - self.source.keys()
+        if unknown:
+            raise ValueError(f"source {', '.join(sorted(unknown))} is not listed")
+        return self
+
+    def pieces(self, size_bytes: float) -> int:
+        """Into how many pieces a pipeline cuts a buffer."""
+        wanted = -(-size_bytes // self.pipeline.piece_bytes)
+        return int(min(max(wanted, 1), self.pipeline.most_pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack with its choices made; ``protocol`` is None on the bare wire."""
+
+    name: StackName
+    protocol: Protocol | None
+    launch: Launch
+    figures: StackFigures
+
+    def launch_s(self, gpus_per_node: int) -> float:
+        """Time before the first message leaves. [s]"""
+        if self.name is StackName.WIRE:
+            return 0.0
+        row = self.figures.launch[self.launch]
+        return row.once_s + row.per_further_gpu_s * (gpus_per_node - 1)
+
+    def base_s(self, algorithm: str) -> float:
+        """Software once per operation, without the launch that NCCL's figure contains. [s]"""
+        if self.protocol is None or algorithm == "nvls":
+            return 0.0
+        base_s = self.figures.protocol[self.protocol].base_s.of(algorithm)
+        return max(0.0, base_s - self.figures.nccl.contained_launch_s)
+
+    def software_s(self, route: Route, algorithm: str) -> float:
+        """Software of one hop: what the stack's constant exceeds the wire by. [s]"""
+        if self.protocol is None:
+            return 0.0
+        row = self.figures.protocol[self.protocol]
+        if route.in_switch:
+            assert row.in_switch_leg_s is not None, "can_do refuses protocols without it"
+            return max(0.0, row.in_switch_leg_s - route.alpha_s)
+        return max(0.0, row.hop_s[route.link_kind].of(algorithm) - route.alpha_s)
+
+    def choices(self, names: list[str]) -> list[str]:
+        """The algorithms this stack chooses from, all where it has none of them."""
+        if self.name is StackName.WIRE:
+            return names
+        return [name for name in names if name in self.figures.nccl.algorithms] or names
+
+    @property
+    def payload_ratio(self) -> float:
+        """Share of the bytes on the wire that is data."""
+        return 1.0 if self.protocol is None else self.figures.protocol[self.protocol].payload_ratio
+
+    def can_reduce_in_switch(self) -> bool:
+        """Whether this protocol runs in the switch."""
+        if self.protocol is None:
+            return True
+        return self.figures.protocol[self.protocol].in_switch_leg_s is not None
+
+
+@cache
+def load_stack_figures() -> StackFigures:
+    """The figures that ship with fleetmap."""
+    text = (files("topology.latency") / FILE_NAME).read_text()
+    return StackFigures.model_validate_json(json.dumps(tomllib.loads(text)))

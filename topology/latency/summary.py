@@ -1,0 +1,122 @@
+"""Summary: percentiles with their intervals, never a percentile that the trials cannot carry."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.latency.monte_carlo import Breakdown
+
+FloatArray = NDArray[np.float64]
+
+PERCENTILES: Final = {"p50_s": 0.5, "p90_s": 0.9, "p99_s": 0.99, "p999_s": 0.999, "p9999_s": 0.9999}
+COVERAGE: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """The distribution of one collective's completion time. Times in seconds, rates in B/s.
+
+    ``interval``: for each percentile a range that covers the true one in 95 % of runs, whatever the
+    law (order statistics); its upper end is None where the trials do not reach that far, and then
+    the percentile itself is None too. Without noise: all percentiles are ``noiseless_s``.
+    """
+
+    collective: str
+    algorithm: str
+    variant: str
+    protocol: str | None
+    stack: str
+    launch: str | None
+    noise: str
+    method: str
+    ranks: int
+    nodes: int
+    domains: int
+    size_bytes: int
+    noiseless_s: float
+    mean_s: float
+    percentiles: dict[str, float | None]
+    interval: dict[str, tuple[float, float | None]] | None
+    algbw_bytes_per_s: float
+    busbw_bytes_per_s: float
+    trials: int | None
+    seed: int | None
+    breakdown: dict[str, Breakdown]
+    considered: tuple[tuple[str, float], ...]
+
+    @property
+    def tail_ratio(self) -> float:
+        """p99 / p50."""
+        p50, p99 = self.percentiles["p50_s"], self.percentiles["p99_s"]
+        return math.nan if p50 is None or p99 is None else p99 / p50
+
+
+def percentile_ranges(
+    samples_s: FloatArray,
+) -> tuple[dict[str, float | None], dict[str, tuple[float, float | None]]]:
+    """Percentiles of a sample, and the 95 % interval of each by order statistics."""
+    ordered = np.sort(samples_s)
+    values: dict[str, float | None] = {}
+    ranges: dict[str, tuple[float, float | None]] = {}
+    for name, q in PERCENTILES.items():
+        low, high = order_statistics(len(ordered), q)
+        upper = None if high is None else float(ordered[high])
+        ranges[name] = (float(ordered[low]), upper)
+        values[name] = None if upper is None else float(np.quantile(ordered, q))
+    return values, ranges
+
+
+def order_statistics(count: int, q: float) -> tuple[int, int | None]:
+    """Indices into ``count`` sorted samples that enclose the q-quantile in 95 % of runs.
+
+    The number of samples below the quantile is binomial: the lower index is the last with at most
+    2.5 % below it, the upper the first with at most 2.5 % above; None: not even the largest is.
+
+    >>> order_statistics(10_000, 0.999)
+    (9982, 9996)
+    >>> order_statistics(1_000, 0.999)[1] is None
+    True
+    """
+    tail = (1 - COVERAGE) / 2
+    low = _binomial_quantile(count, q, tail)
+    high = _binomial_quantile(count, q, 1 - tail)
+    return max(low - 1, 0), high if high < count else None
+
+
+@cache
+def _binomial_quantile(count: int, q: float, level: float) -> int:
+    """Smallest k with P(Binomial(count, q) <= k) >= level, exact by summing from the mean."""
+    spread = math.sqrt(count * q * (1 - q))
+    guess = count * q + spread * NormalDist().inv_cdf(level)
+    k = min(max(round(guess), 0), count)
+    while k > 0 and _binomial_cdf(count, q, k - 1) >= level:
+        k -= 1
+    while k < count and _binomial_cdf(count, q, k) < level:
+        k += 1
+    return k
+
+
+def _binomial_cdf(count: int, q: float, k: int) -> float:
+    """P(Binomial(count, q) <= k), summed over the shorter side that matters."""
+    if k >= count:
+        return 1.0
+    low = max(0, math.floor(count * q - 12 * math.sqrt(count * q * (1 - q)) - 30))
+    if k < low:
+        return 0.0
+    terms = np.arange(low, k + 1)
+    log_choose = _log_factorial(count) - _log_factorials(terms) - _log_factorials(count - terms)
+    log_terms = log_choose + terms * math.log(q) + (count - terms) * math.log1p(-q)
+    return min(1.0, float(np.exp(log_terms).sum()))
+
+
+def _log_factorial(n: int) -> float:
+    return math.lgamma(n + 1)
+
+
+def _log_factorials(numbers: NDArray[np.int64]) -> FloatArray:
+    return np.array([math.lgamma(int(n) + 1) for n in numbers])

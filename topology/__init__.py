@@ -1,1 +1,41 @@
-"""fleetmap's topology: links with latencies, collectives, percentiles, plans, diagrams."""
+"""fleetmap's topology: links with latencies, collectives, percentiles, plans, diagrams.
+
+The names below are the front door; they load when first used, so that ``topology --help`` stays
+quick.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from topology.errors import TopologyError
+
+if TYPE_CHECKING:
+    from topology.api import plan_fleet, simulate
+    from topology.fabric.from_fleet import Fabric, load_fabric
+    from topology.plan.workload import Workload, load_workload
+
+_HOME = {
+    "Fabric": "fabric.from_fleet",
+    "Workload": "plan.workload",
+    "load_fabric": "fabric.from_fleet",
+    "load_workload": "plan.workload",
+    "plan_fleet": "api",
+    "simulate": "api",
+}
+
+__all__ = [
+    "Fabric",
+    "TopologyError",
+    "Workload",
+    "load_fabric",
+    "load_workload",
+    "plan_fleet",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'topology' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"topology.{_HOME[name]}"), name)

@@ -1,0 +1,80 @@
+"""The public Python API: the arrows of the flow under the names of the commands."""
+
+from topology.collective.placement import Placement, pack
+from topology.fabric.from_fleet import Fabric
+from topology.latency.simulate import Scenario
+from topology.latency.simulate import simulate as simulate_placement
+from topology.latency.summary import LatencySummary
+from topology.plan.planner import Plan, plan_workload
+from topology.plan.workload import Workload
+from topology.words import AlgorithmName, Collective, Launch, NoiseName, Objective, StackName
+
+
+def simulate(
+    fabric: Fabric,
+    *,
+    collective: Collective | str,
+    size_bytes: int,
+    gpus: int | None = None,
+    placement: Placement | None = None,
+    algorithm: AlgorithmName | str = AlgorithmName.AUTO,
+    launch: Launch | str = Launch.PROCESS,
+    stack: StackName | str | None = None,
+    noise: NoiseName | str = NoiseName.DEDICATED,
+    trials: int | None = None,
+    seed: int = 0,
+) -> LatencySummary:
+    """The distribution of a collective's completion time on a fabric. [s]
+
+    Without ``placement`` the ranks are packed: ``gpus`` of them, or as many as there are.
+
+    Raises:
+        WorkloadError: more ranks than endpoints, a size below one byte.
+        UnreachableError: ranks that no known link joins.
+        ValueError: a word that is none of its set.
+
+    >>> from fleet import fleet_from_spec
+    >>> fabric = Fabric(fleet_from_spec("model:dgx-h100 node:1"))
+    >>> calm = simulate(fabric, collective="all_reduce", size_bytes=8, stack="wire", noise="none")
+    >>> calm.algorithm, f"{calm.noiseless_s * 1e9:.0f} ns"
+    ('nvls', '1524 ns')
+    """
+    ranks = len(fabric.endpoints) if gpus is None else gpus
+    scenario = Scenario(
+        collective=Collective(collective),
+        size_bytes=size_bytes,
+        algorithm=AlgorithmName(algorithm),
+        launch=Launch(launch),
+        stack=None if stack is None else StackName(stack),
+        noise=NoiseName(noise),
+        trials=trials,
+        seed=seed,
+    )
+    return simulate_placement(fabric, placement or pack(fabric, ranks), scenario)
+
+
+def plan_fleet(
+    fabric: Fabric,
+    workload: Workload,
+    *,
+    objective: Objective | str = Objective.P99,
+    stack: StackName | str | None = None,
+    noise: NoiseName | str = NoiseName.DEDICATED,
+    trials: int | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Every move tried, one chosen, every other with the reason it lost.
+
+    Raises:
+        NoCandidateError: fewer GPUs free than asked, or none that links join.
+        ValueError: a word that is none of its set.
+    """
+    return plan_workload(
+        fabric,
+        workload,
+        objective=Objective(objective),
+        stack=None if stack is None else StackName(stack),
+        noise=NoiseName(noise),
+        trials=trials,
+        seed=seed,
+    )

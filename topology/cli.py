@@ -1,0 +1,327 @@
+"""The ``topology`` command: parse, one library call, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fleet.console import (
+    STDIO,
+    AsJson,
+    ExitCode,
+    FleetFile,
+    Seed,
+    leave,
+    make_app,
+    print_json,
+    print_table,
+    progress,
+    run_app,
+    say,
+)
+from topology.errors import WorkloadError
+from topology.words import (
+    AlgorithmName,
+    Collective,
+    Launch,
+    NoiseName,
+    Objective,
+    ProtocolChoice,
+    StackName,
+    View,
+)
+
+if TYPE_CHECKING:
+    from topology.collective.placement import Placement
+    from topology.fabric.from_fleet import Fabric
+    from topology.plan.workload import Workload
+
+app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
+
+
+Ranks = Annotated[
+    int | None,
+    typer.Option("--gpus", "--ranks", help="World size [default: all there are].", min=1),
+]
+Stack = Annotated[
+    StackName | None,
+    typer.Option(
+        help="Count NCCL's software and launch, or the bare wire "
+        "[default: nccl on NVIDIA GPUs, else wire]."
+    ),
+]
+Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        help="Noisy runs to replay [default: up to 10000, as a few seconds allow].", min=1
+    ),
+]
+
+
+@app.command()
+def show(fleet_file: FleetFile, as_json: AsJson = False) -> None:
+    """Say what the fabric consists of: domains, tiers, links with their latency."""
+    from topology.fabric.from_fleet import load_fabric
+    from topology.fabric.report import fabric_document, fabric_lines, links_table
+
+    fabric = load_fabric(fleet_file)
+    if as_json:
+        print_json(fabric_document(fabric))
+        return
+    print("\n".join(fabric_lines(fabric)))
+    print_table(*links_table(fabric), right=(2,))
+
+
+@app.command()
+def path(
+    fleet_file: FleetFile,
+    a: Annotated[str, typer.Argument(help="From: host:slot or a GPU's UUID.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="To: host:slot or a GPU's UUID.", metavar="B")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the way between two GPUs hop by hop; exit 1 if no link joins them."""
+    from topology.fabric.from_fleet import load_fabric
+    from topology.fabric.report import route_document, route_notes, route_table
+
+    fabric = load_fabric(fleet_file)
+    ends = fabric.endpoint_from_text(a), fabric.endpoint_from_text(b)
+    route = fabric.reachable_route(*ends)
+    if as_json:
+        print_json(route_document(fabric, *ends, route))
+        return
+    print_table(*route_table(route), right=(3, 4, 5))
+    print("\n".join(route_notes(fabric, route)))
+
+
+@app.command()
+def figures(as_json: AsJson = False) -> None:
+    """Print every figure of links and stacks with unit, source and confidence."""
+    from topology.fabric.link_figures import load_link_figures
+    from topology.fabric.report import edge_table, figures_document, route_class_table
+    from topology.latency.report import stack_table
+    from topology.latency.stack import load_stack_figures
+
+    links, stacks = load_link_figures(), load_stack_figures()
+    if as_json:
+        print_json(figures_document(links, stacks.model_dump(mode="json")))
+        return
+    for table in (route_class_table(links), edge_table(links), stack_table(stacks)):
+        print_table(*table)
+        print()
+    print_table(("source", "what"), sorted({**stacks.source, **links.source}.items()))
+
+
+@app.command()
+def simulate(
+    fleet_file: FleetFile,
+    *,
+    collective: Annotated[Collective, typer.Option(help="What the ranks do together.")],
+    size: Annotated[
+        str, typer.Option(help="One rank's whole buffer, as nccl-tests counts it: 8, 64KiB, 1GiB.")
+    ],
+    gpus: Ranks = None,
+    placement: Annotated[
+        str,
+        typer.Option(
+            help="pack (fewest domains and nodes), spread (all nodes), "
+            "or a FILE with one 'host slot' a line in rank order."
+        ),
+    ] = "pack",
+    algorithm: Annotated[
+        AlgorithmName, typer.Option(help="auto takes the fastest without noise.")
+    ] = AlgorithmName.AUTO,
+    protocol: Annotated[
+        ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes the fastest.")
+    ] = ProtocolChoice.AUTO,
+    launch: Annotated[
+        Launch,
+        typer.Option(help="One process for each GPU, one thread for all, or a CUDA graph."),
+    ] = Launch.PROCESS,
+    stack: Stack = None,
+    noise: Noise = NoiseName.DEDICATED,
+    trials: Trials = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a collective: percentiles of its completion time, and what they are made of."""
+    from fleet.units import bytes_from_text
+    from topology.fabric.from_fleet import load_fabric
+    from topology.latency.report import summary_document, summary_lines
+    from topology.latency.simulate import Scenario
+    from topology.latency.simulate import simulate as run_simulation
+
+    scenario = Scenario(
+        collective=collective,
+        size_bytes=bytes_from_text(size),
+        algorithm=algorithm,
+        protocol=protocol.protocol,
+        launch=launch,
+        stack=stack,
+        noise=noise,
+        trials=trials,
+        seed=seed,
+    )
+    fabric = load_fabric(fleet_file)
+    placed = _placement(fabric, placement, gpus)
+    with progress("trials") as bar:
+        task = bar.add_task("trials", total=None)
+        summary = run_simulation(
+            fabric,
+            placed,
+            scenario,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(summary_document(summary))
+    else:
+        print("\n".join(summary_lines(summary)))
+
+
+@app.command()
+def plan(
+    fleet_file: FleetFile,
+    workload: Annotated[
+        str | None, typer.Argument(help="Workload (YAML); else give the options.")
+    ] = None,
+    *,
+    collective: Annotated[
+        Collective | None, typer.Option(help="What the ranks do together.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="One rank's whole buffer: 8, 64KiB, 1GiB.")
+    ] = None,
+    gpus: Ranks = None,
+    objective: Annotated[Objective, typer.Option(help="What to make small.")] = Objective.P99,
+    target_p99: Annotated[
+        str | None,
+        typer.Option(help="Exit 1 if no candidate keeps its p99 within this, e.g. 30us."),
+    ] = None,
+    stack: Stack = None,
+    noise: Noise = NoiseName.DEDICATED,
+    trials: Trials = None,
+    seed: Seed = 0,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write the chosen placement to FILE ('host slot' a line); '-' is stdout.",
+            metavar="FILE",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose where to run a workload: scale in before scale out, and a reason for the others."""
+    from fleet import write_bytes
+    from topology.fabric.from_fleet import load_fabric
+    from topology.plan.planner import Verdict, plan_workload
+    from topology.plan.report import candidate_table, plan_document, plan_lines
+
+    wanted = _workload(workload, collective, size, gpus, target_p99)
+    fabric = load_fabric(fleet_file)
+    with progress("candidates") as bar:
+        task = bar.add_task("candidates", total=None)
+        result = plan_workload(
+            fabric,
+            wanted,
+            objective=objective,
+            stack=stack,
+            noise=noise,
+            trials=trials,
+            seed=seed,
+            progress=lambda title: bar.update(task, description=title),
+        )
+    if output is not None and result.chosen is not None and result.chosen.placement is not None:
+        write_bytes(result.chosen.placement.text().encode(), output)
+    if as_json:
+        print_json(plan_document(result))
+    elif output != STDIO:
+        head, *rest = plan_lines(result)
+        print(head)
+        print_table(*candidate_table(result), right=(1, 2, 3, 4, 5, 6))
+        print("\n".join(rest))
+    if result.verdict is Verdict.NO_CANDIDATE:
+        leave(ExitCode.FINDINGS)
+
+
+@app.command()
+def draw(
+    fleet_file: FleetFile,
+    *,
+    view: Annotated[View, typer.Option(help="What to show.")] = View.RACKS,
+    host: Annotated[
+        str | None, typer.Option(help="Node whose inside is shown [default: the first].")
+    ] = None,
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="Picture: .png, .svg, .pdf or .txt."),
+    ],
+) -> None:
+    """Draw the fleet as racks, the fabric as tiers, or one node's inside."""
+    from topology.diagram.draw import draw_view
+    from topology.fabric.from_fleet import load_fabric
+
+    draw_view(load_fabric(fleet_file), view, host=host, output=output)
+    if output != STDIO:
+        say(f"wrote {output}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a workload."""
+    from topology.plan.workload import Workload
+
+    print_json(Workload.model_json_schema())
+
+
+def _placement(fabric: "Fabric", words: str, ranks: int | None) -> "Placement":
+    """The placement asked for: pack or spread as many ranks as asked, or a file's."""
+    from fleet import read_bytes
+    from topology.collective.placement import pack, placement_from_text, spread
+
+    if words in ("pack", "spread"):
+        count = len(fabric.endpoints) if ranks is None else ranks
+        return pack(fabric, count) if words == "pack" else spread(fabric, count)
+    text = read_bytes(Path(words)).decode("utf-8", errors="replace")
+    placed = placement_from_text(fabric, text, where=words)
+    if ranks is not None and ranks != placed.ranks:
+        raise WorkloadError(
+            f"{placed.ranks} lines for {ranks} ranks", where=words, remedy="make them agree"
+        )
+    return placed
+
+
+def _workload(
+    path: str | None,
+    collective: Collective | None,
+    size: str | None,
+    gpus: int | None,
+    target_p99: str | None,
+) -> "Workload":
+    """A workload from its file, or from the three options; options win over the file."""
+    from fleet.units import bytes_from_text, seconds_from_text
+    from topology.plan.workload import Workload, load_workload
+
+    told = {
+        "collective": collective,
+        "size_bytes": None if size is None else bytes_from_text(size),
+        "gpus": gpus,
+        "target_p99_s": None if target_p99 is None else seconds_from_text(target_p99),
+    }
+    given = {name: value for name, value in told.items() if value is not None}
+    if path is not None:
+        return load_workload(path).model_copy(update=given)
+    missing = [name for name in ("collective", "size_bytes", "gpus") if name not in given]
+    if missing:
+        raise WorkloadError(
+            "no workload",
+            field=", ".join(missing),
+            remedy="give a workload file, or --collective, --size and --gpus",
+        )
+    return Workload(kind="workload", schema_version=1, name="from the options", **given)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(app)

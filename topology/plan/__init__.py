@@ -1,0 +1,1 @@
+"""Plan: moves become candidates, candidates verdicts: scale in before scale out."""

@@ -1,0 +1,237 @@
+"""Planner: every move tried with the same draws, one chosen, every other with its reason.
+
+Scale in before scale out: of the candidates whose objective cannot be told apart from the best one,
+the one on the fewest NVLink domains and nodes is chosen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+from topology.collective.placement import Placement, free_endpoints, largest_free_domain
+from topology.errors import NoCandidateError, UnreachableError
+from topology.fabric.from_fleet import Fabric
+from topology.latency.monte_carlo import FloatArray
+from topology.latency.simulate import Scenario, simulate_samples
+from topology.latency.summary import LatencySummary
+from topology.plan.moves import MOVES, Move, Reason, Refusal
+from topology.plan.workload import Workload
+from topology.words import NoiseName, Objective, StackName
+
+TOLERANCE: Final = 0.02
+"""Objectives closer than this are the same to us, whatever the draws say."""
+
+
+class Verdict(StrEnum):
+    """What a plan says as a whole."""
+
+    SCALE_IN = "scale_in"
+    SCALE_OUT = "scale_out"
+    NO_CANDIDATE = "no_candidate"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A move with its placement and numbers, or the reason it has none.
+
+    ``probability``: that one run of it is faster than one run of the chosen candidate.
+    """
+
+    move: Move
+    reason: Reason
+    text: str
+    placement: Placement | None = None
+    summary: LatencySummary | None = None
+    samples_s: FloatArray | None = None
+    probability: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """The chosen candidate, all candidates in order, and where scale-in ends."""
+
+    workload: Workload
+    objective: Objective
+    verdict: Verdict
+    chosen: Candidate | None
+    candidates: tuple[Candidate, ...]
+    largest_free_domain: int
+    free_gpus: int
+    total_gpus: int
+
+    @property
+    def crosses(self) -> bool:
+        """Whether the chosen placement leaves one NVLink domain and one node."""
+        return self.verdict is Verdict.SCALE_OUT
+
+
+def plan_workload(
+    fabric: Fabric,
+    workload: Workload,
+    *,
+    objective: Objective = Objective.P99,
+    stack: StackName | None = None,
+    noise: NoiseName = NoiseName.DEDICATED,
+    trials: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Plan:
+    """Try every move, choose one, and say why not the others.
+
+    ``progress`` is told each move before it is evaluated.
+
+    Raises:
+        NoCandidateError: fewer GPUs free than asked, or none that links join.
+    """
+    free = len(free_endpoints(fabric))
+    if workload.gpus > free:
+        raise NoCandidateError(
+            f"{workload.gpus} GPUs asked, {free} free of {len(fabric.endpoints)}",
+            where=workload.name,
+            field="gpus",
+            remedy=f"ask for {free} or fewer",
+        )
+    scenario = Scenario(
+        collective=workload.collective,
+        size_bytes=workload.size_bytes,
+        stack=stack,
+        noise=noise,
+        trials=trials,
+        seed=seed,
+    )
+    candidates: list[Candidate] = []
+    for move in MOVES:
+        if progress is not None:
+            progress(move.title)
+        candidates.append(_evaluate(fabric, move, workload.gpus, scenario, candidates))
+    chosen = _choose(candidates, objective)
+    if chosen is None:
+        texts = "; ".join(f"{c.move.name}: {c.text}" for c in candidates)
+        raise NoCandidateError(f"no candidate can run: {texts}", where=workload.name)
+    judged = tuple(_judged(c, chosen, objective, workload.target_p99_s) for c in candidates)
+    best = next(c for c in judged if c.move is chosen.move)
+    return Plan(
+        workload=workload,
+        objective=objective,
+        verdict=_verdict(best),
+        chosen=best if best.reason is Reason.CHOSEN else None,
+        candidates=judged,
+        largest_free_domain=largest_free_domain(fabric),
+        free_gpus=free,
+        total_gpus=len(fabric.endpoints),
+    )
+
+
+def _evaluate(
+    fabric: Fabric, move: Move, gpus: int, scenario: Scenario, earlier: Sequence[Candidate]
+) -> Candidate:
+    placement = move.place(fabric, gpus)
+    if isinstance(placement, Refusal):
+        return Candidate(move, placement.reason, placement.text)
+    twin = next((c for c in earlier if c.placement == placement), None)
+    if twin is not None:
+        text = f"the same placement as {twin.move.name}"
+        return replace(twin, move=move, reason=Reason.SAME_PLACEMENT, text=text)
+    try:
+        summary, samples = simulate_samples(fabric, placement, scenario)
+    except UnreachableError as error:
+        return Candidate(move, Reason.UNREACHABLE, str(error), placement)
+    return Candidate(move, Reason.CHOSEN, "", placement, summary, samples)
+
+
+def _choose(candidates: Sequence[Candidate], objective: Objective) -> Candidate | None:
+    """The most scaled-in of those that cannot be told from the best."""
+    runnable = [c for c in candidates if c.reason is Reason.CHOSEN]
+    if not runnable:
+        return None
+    fastest = min(runnable, key=lambda c: _value(c, objective))
+    as_fast = [c for c in runnable if _is_as_fast(c, fastest, objective)]
+    return min(as_fast, key=lambda c: (_width(c), _value(c, objective)))
+
+
+def _is_as_fast(candidate: Candidate, fastest: Candidate, objective: Objective) -> bool:
+    """Whether two objectives differ by less than the tolerance, or their intervals overlap."""
+    value, best = _value(candidate, objective), _value(fastest, objective)
+    if value <= best * (1 + TOLERANCE):
+        return True
+    own, others = _interval(candidate, objective), _interval(fastest, objective)
+    if own is None or others is None:
+        return False
+    return others[1] is None or own[0] <= others[1]
+
+
+def _judged(
+    candidate: Candidate, chosen: Candidate, objective: Objective, target_p99_s: float | None
+) -> Candidate:
+    """A candidate with its verdict against the chosen one."""
+    if candidate.samples_s is None or chosen.samples_s is None:
+        return candidate
+    probability = faster_probability(candidate.samples_s, chosen.samples_s)
+    candidate = replace(candidate, probability=probability)
+    if candidate.reason is Reason.SAME_PLACEMENT:
+        return candidate
+    p99 = _p99(candidate)
+    if candidate.move is chosen.move:
+        if target_p99_s is not None and p99 is not None and p99 > target_p99_s:
+            return replace(candidate, reason=Reason.MISSES_TARGET, text="the best, and not enough")
+        return replace(candidate, text=_words_for_chosen(candidate))
+    ratio = _value(candidate, objective) / _value(chosen, objective)
+    if _is_as_fast(candidate, chosen, objective) and _width(candidate) > _width(chosen):
+        text = f"{objective.value} is as good, but it takes {_width_words(candidate)}"
+        return replace(candidate, reason=Reason.AS_FAST_BUT_WIDER, text=text)
+    text = f"{objective.value} is {ratio:.2f} times that of {chosen.move.name}"
+    return replace(candidate, reason=Reason.SLOWER, text=text)
+
+
+def faster_probability(a_s: FloatArray, b_s: FloatArray) -> float:
+    """P(a run of a is faster than a run of b), ties counted half."""
+    ordered = np.sort(b_s)
+    below = np.searchsorted(ordered, a_s, side="left")
+    not_above = np.searchsorted(ordered, a_s, side="right")
+    return float(1 - (below + not_above).mean() / (2 * len(ordered)))
+
+
+def _verdict(best: Candidate) -> Verdict:
+    if best.reason is not Reason.CHOSEN or best.summary is None:
+        return Verdict.NO_CANDIDATE
+    stays_in = best.summary.domains == 1 or best.summary.nodes == 1
+    return Verdict.SCALE_IN if stays_in else Verdict.SCALE_OUT
+
+
+def _words_for_chosen(candidate: Candidate) -> str:
+    return f"chosen, on {_width_words(candidate)}"
+
+
+def _width(candidate: Candidate) -> tuple[int, int]:
+    assert candidate.summary is not None, "only candidates that ran are compared"
+    return candidate.summary.domains, candidate.summary.nodes
+
+
+def _width_words(candidate: Candidate) -> str:
+    domains, nodes = _width(candidate)
+    return f"{domains} NVLink domain{'s' * (domains > 1)} and {nodes} node{'s' * (nodes > 1)}"
+
+
+def _value(candidate: Candidate, objective: Objective) -> float:
+    """The objective; where the trials do not carry it, the lower end of its interval. [s]"""
+    assert candidate.summary is not None, "only candidates that ran are compared"
+    value = candidate.summary.percentiles[objective.key]
+    if value is not None:
+        return value
+    interval = candidate.summary.interval
+    assert interval is not None, "a percentile is missing only where there are trials"
+    return interval[objective.key][0]
+
+
+def _interval(candidate: Candidate, objective: Objective) -> tuple[float, float | None] | None:
+    assert candidate.summary is not None, "only candidates that ran are compared"
+    interval = candidate.summary.interval
+    return None if interval is None else interval[objective.key]
+
+
+def _p99(candidate: Candidate) -> float | None:
+    assert candidate.summary is not None, "only candidates that ran are judged"
+    return candidate.summary.percentiles["p99_s"]

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Final
 
-from fleet.fields import FrozenModel, Text
-from fleet.model import Deviation, FabricState, FleetMap, Node
+from fleet.fields import FrozenModel
+from fleet.model import CableEnd, Deviation, FabricState, FleetMap, Node
 from fleet.shapes import node_wirings
 from fleet.wiring import EndKind, GpuSlot, LinkState, Wiring
 
@@ -22,10 +22,10 @@ class Severity(StrEnum):
 class Finding(FrozenModel):
     """One thing found: a stable code, where, and the evidence in words."""
 
-    code: Text
+    code: str
     severity: Severity
-    where: Text
-    text: Text
+    where: str
+    text: str
 
 
 _LIST_NAMES: Final = {"gpus": "gpu", "nics": "nic", "nvswitches": "nvswitch"}
@@ -89,8 +89,8 @@ def _asymmetric_links(wiring: Wiring) -> Iterator[tuple[str, str, str]]:
         for port in gpu.ports:
             if port.end.kind is EndKind.GPU and port.end.index is not None:
                 links[gpu.slot, port.end.index] += port.count * (port.state is not LinkState.DOWN)
-    for a, b in sorted(links):
-        if a < b and links[a, b] != links[b, a]:
+    for a, b in sorted({(min(pair), max(pair)) for pair in links}):
+        if links[a, b] != links[b, a]:
             text = f"{links[a, b]} links to gpu {b}, which has {links[b, a]} back"
             yield "links_asymmetric", f"gpus[{a}].ports", text
 
@@ -129,6 +129,18 @@ def _cable_findings(fleet: FleetMap) -> Iterator[Finding]:
         if cable.state is LinkState.DOWN:
             text = f"between {cable.a.device} and {cable.b.device}"
             yield _finding("cable_down", Severity.ERROR, f"cables[{i}]", text)
+    yield from _shared_ports(fleet)
+
+
+def _shared_ports(fleet: FleetMap) -> Iterator[Finding]:
+    """A port holds one cable: with two, one of them is not where the map has it."""
+    cable_at: dict[CableEnd, int] = {}
+    for i, cable in enumerate(fleet.cables):
+        for end in (cable.a, cable.b):
+            first = cable_at.setdefault(end, i) if end.port is not None else i
+            if first != i:
+                text = f"port {end.port} of {end.device} also holds cables[{first}]"
+                yield _finding("port_shared", Severity.ERROR, f"cables[{i}]", text)
 
 
 def worst(findings: Iterable[Finding]) -> Severity | None:

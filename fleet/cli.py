@@ -68,6 +68,8 @@ def inventory(
     gathered = take_inventory(files=sources or (), spec=synthetic, host=host)
     if record is not None:
         say(f"recorded {len(write_record(gathered.fleet, record))} snapshots in {record}")
+        if gathered.fleet.switches:
+            say("switches and cables are in no node's snapshot; keep them with -o FILE")
     if output is not None:
         save_fleet(gathered.fleet, output)
     _print_inventory(gathered, as_json=as_json, quiet=output == STDIO)

@@ -88,7 +88,9 @@ def run_app(app: typer.Typer) -> None:
         app()
     except ExpectedError as error:
         if _debug:
-            raise
+            from traceback import print_exc
+
+            print_exc()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 

@@ -132,7 +132,7 @@ def is_said(model: BaseModel, path: str) -> bool:
     that leads nowhere names nothing that is there.
     """
     steps = [(m["name"], m["key"]) for m in _STEP.finditer(path)]
-    found = list(_said_below(model, steps))
+    found = list(_said_below(model, steps)) if steps else []
     return bool(found) and all(found)
 
 

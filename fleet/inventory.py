@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fleet.errors import FleetError
+from fleet.errors import FleetError, StoreError
 from fleet.fields import HostName
 from fleet.merge import merge_snapshots, snapshots_of
 from fleet.model import FleetMap
@@ -23,6 +23,14 @@ def take_inventory(
     """
     if files and spec is not None:
         raise FleetError("--from and --synthetic exclude each other", remedy="keep one")
+    if host is not None and spec is not None:
+        raise FleetError("--host and --synthetic exclude each other", remedy="keep one")
+    if host is not None and host_name_from_text(host) != host:
+        raise FleetError(
+            f"{host!r} is no host name",
+            field="--host",
+            remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+        )
     name = HostName(host) if host is not None else None
     if files:
         return gather_files(files, host=name)
@@ -51,7 +59,12 @@ def record(fleet: FleetMap, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be made ({error.strerror})", where=str(folder), remedy="name another folder"
+        ) from None
     paths = []
     for snapshot in snapshots_of(fleet):
         path = folder / f"{snapshot.host}.snapshot.json"

@@ -6,9 +6,10 @@ The order in which snapshots come does not matter: sources have a rank, hosts a 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Final
 
-from fleet.fields import UNREPORTED, Absence, FrozenModel, Keyed, is_said
+from fleet.fields import UNREPORTED, Absence, AbsenceReason, FrozenModel, Keyed, is_said
 from fleet.model import (
     SCHEMA_VERSION,
     Cable,
@@ -26,6 +27,8 @@ from fleet.wiring import NodeShape, Wiring
 SOURCE_RANK: Final = ("nvml", "nccl_xml", "nvidia_smi", "nvidia_smi_topo")
 """Which source is believed where two disagree, best first; others come after, by name."""
 
+_DEVICE_IN_PATH: Final = re.compile(r"\b(?P<kind>gpu|nic)(?P<list>s\[)?(?P<slot>[0-9]+)")
+_P2P_IN_PATH: Final = re.compile(r"\bp2p\[(?P<a>[0-9]+)-(?P<b>[0-9]+)\]")
 _Say = Callable[[str, object, object], None]
 
 
@@ -45,19 +48,21 @@ def merge_snapshots(
     by_host: dict[str, list[NodeSnapshot]] = defaultdict(list)
     for snapshot in snapshots:
         by_host[snapshot.host].append(snapshot)
-    whole = [_join_all(by_host[host], conflicts) for host in sorted(by_host, key=natural_key)]
+    hosts = sorted(by_host, key=lambda host: (natural_key(host), host))
+    whole = [_join_all(by_host[host], conflicts) for host in hosts]
     whole = _each_device_once(whole, conflicts)
     shapes = find_shapes(snapshot.wiring for snapshot in whole)
     fits: dict[int, Fit] = {}
+    known_switches = _each_switch_once(switches, conflicts)
     return FleetMap(
         kind="fleet_map",
         schema_version=SCHEMA_VERSION,
         spec=spec,
         shapes=shapes,
         nodes=tuple(_node(snapshot, _fit(fits, shapes, snapshot.wiring)) for snapshot in whole),
-        switches=_unique(switches, lambda switch: switch.id),
-        cables=_unique(cables, lambda cable: cable.model_dump_json()),
-        conflicts=tuple(sorted(conflicts, key=lambda conflict: conflict.path)),
+        switches=known_switches,
+        cables=tuple(dict.fromkeys(cables)),
+        conflicts=_in_order(conflicts),
     )
 
 
@@ -70,8 +75,8 @@ def merge_fleets(fleets: Sequence[FleetMap]) -> FleetMap:
         switches=(switch for fleet in fleets for switch in fleet.switches),
         cables=(cable for fleet in fleets for cable in fleet.cables),
     )
-    earlier = tuple(conflict for fleet in fleets for conflict in fleet.conflicts)
-    return merged.model_copy(update={"conflicts": (*earlier, *merged.conflicts)})
+    earlier = (conflict for fleet in fleets for conflict in fleet.conflicts)
+    return merged.model_copy(update={"conflicts": _in_order((*earlier, *merged.conflicts))})
 
 
 def snapshots_of(fleet: FleetMap) -> Iterator[NodeSnapshot]:
@@ -100,9 +105,7 @@ def _fit(fits: dict[int, Fit], shapes: tuple[NodeShape, ...], wiring: Wiring) ->
 
 
 def _node(snapshot: NodeSnapshot, fit: Fit) -> Node:
-    facts = _facts(snapshot)
-    facts["gpus"] = _moved(facts["gpus"], fit.gpu_slots)
-    facts["nics"] = _moved(facts["nics"], fit.nic_slots)
+    facts = _facts(snapshot) | _moved_facts(snapshot, fit.gpu_slots, fit.nic_slots)
     return Node(shape=fit.shape.id, deviations=fit.deviations, addresses=fit.addresses, **facts)
 
 
@@ -110,14 +113,79 @@ def _facts(node: NodeFacts) -> dict[str, Any]:
     return {name: getattr(node, name) for name in NodeFacts.model_fields}
 
 
+def _moved_facts(
+    facts: NodeFacts, gpus: Mapping[int, int], nics: Mapping[int, int]
+) -> dict[str, Any]:
+    """All that names a slot, with the slots renamed."""
+    if not gpus and not nics:
+        return {}
+    allocations = facts.allocations and tuple(
+        held.model_copy(
+            update={"slots": tuple(sorted(gpus.get(slot, slot) for slot in held.slots))}
+        )
+        for held in facts.allocations
+    )
+    absences = tuple(
+        absence.model_copy(update={"path": _moved_path(absence.path, gpus, nics)})
+        for absence in facts.absences
+    )
+    return {
+        "gpus": _moved(facts.gpus, gpus),
+        "nics": _moved(facts.nics, nics),
+        "allocations": allocations,
+        "absences": absences,
+    }
+
+
 def _moved(parts: tuple[Any, ...], slots: Mapping[int, int]) -> tuple[Any, ...]:
-    if not slots:
-        return parts
-    return tuple(p.model_copy(update={"slot": slots.get(p.slot, p.slot)}) for p in parts)
+    moved = (p.model_copy(update={"slot": slots.get(p.slot, p.slot)}) for p in parts)
+    return tuple(sorted(moved, key=lambda part: part.slot))
 
 
-def _unique(items: Iterable[Any], key: Callable[[Any], str]) -> tuple[Any, ...]:
-    return tuple({key(item): item for item in items}.values())
+def _moved_path(path: str, gpus: Mapping[int, int], nics: Mapping[int, int]) -> str:
+    """A path with the slots renamed that it names, as ``gpus[3]``, ``gpu3`` or ``p2p[3-4]``.
+
+    >>> _moved_path("wiring.gpus[3].ports[gpu4].version", {3: 5, 4: 6}, {})
+    'wiring.gpus[5].ports[gpu6].version'
+    """
+
+    def slot(slots: Mapping[int, int], text: str) -> int:
+        return slots.get(int(text), int(text))
+
+    def device(match: re.Match[str]) -> str:
+        slots = gpus if match["kind"] == "gpu" else nics
+        return f"{match['kind']}{match['list'] or ''}{slot(slots, match['slot'])}"
+
+    def pair(match: re.Match[str]) -> str:
+        return f"p2p[{slot(gpus, match['a'])}-{slot(gpus, match['b'])}]"
+
+    return _P2P_IN_PATH.sub(pair, _DEVICE_IN_PATH.sub(device, path))
+
+
+def _in_order(conflicts: Iterable[Conflict]) -> tuple[Conflict, ...]:
+    """Each conflict once, by its path."""
+    return tuple(sorted(dict.fromkeys(conflicts), key=lambda c: (c.path, c.said, c.taken or "")))
+
+
+def _each_switch_once(switches: Iterable[Switch], conflicts: list[Conflict]) -> tuple[Switch, ...]:
+    """Switches of one id are one switch; where they differ is a conflict."""
+
+    def say(path: str, a: object, b: object) -> None:
+        said = (("one map", str(a)), ("another map", str(b)))
+        conflicts.append(Conflict(path=path, said=said, taken=str(a)))
+
+    by_id: dict[str, set[Switch]] = defaultdict(set)
+    for switch in switches:
+        by_id[switch.id].add(switch)
+    result = []
+    for name, same in by_id.items():
+        first, *others = sorted(same, key=Switch.model_dump_json)
+        for other in others:
+            joined = _joined(first, other, f"switches[{name}]", say)
+            assert isinstance(joined, Switch)
+            first = joined
+        result.append(first)
+    return tuple(result)
 
 
 def _each_device_once(
@@ -128,16 +196,26 @@ def _each_device_once(
     result = []
     for snapshot in snapshots:
         gpus: list[GpuIdentity] = []
+        absences: list[Absence] = []
         for gpu in snapshot.gpus:
             here = f"nodes[{snapshot.host}].gpus[{gpu.slot}].uuid"
             first = place.setdefault(gpu.uuid, here) if gpu.uuid else here
             if first != here:
                 said = ((first, str(gpu.uuid)), (here, str(gpu.uuid)))
                 conflicts.append(Conflict(path=here, said=said, taken=None))
+                absences.append(_uuid_taken(gpu.slot, first))
             gpus.append(gpu if first == here else gpu.model_copy(update={"uuid": None}))
-        changed = tuple(gpus) != snapshot.gpus
-        result.append(snapshot.model_copy(update={"gpus": tuple(gpus)}) if changed else snapshot)
+        update = {"gpus": tuple(gpus), "absences": (*snapshot.absences, *absences)}
+        result.append(snapshot.model_copy(update=update) if absences else snapshot)
     return result
+
+
+def _uuid_taken(slot: int, holder: str) -> Absence:
+    return Absence(
+        path=f"gpus[{slot}].uuid",
+        reason=AbsenceReason.UNDECODABLE,
+        detail=f"it told the uuid of {holder}",
+    )
 
 
 def _join_all(snapshots: list[NodeSnapshot], conflicts: list[Conflict]) -> NodeSnapshot:
@@ -174,38 +252,54 @@ def _joined_snapshot(
 
 
 def _same_slots(ours: Wiring, theirs: NodeSnapshot) -> NodeSnapshot:
-    """The other snapshot with the slot numbers of ours: by PCI address, NICs by name too."""
+    """The other snapshot with the slot numbers of ours: by PCI address, NICs by name too.
+
+    Both list as many GPUs, so one at an address we do not know is one of ours at another address.
+    A NIC we do not know is a further one.
+    """
     wiring = theirs.wiring
-    gpus = _slots_by(ours.gpus, wiring.gpus, lambda gpu: [gpu.pci_address])
+    gpus = _slots_by(ours.gpus, wiring.gpus, lambda gpu: [gpu.pci_address], _untaken)
     nics = _slots_by(
-        ours.nics, wiring.nics, lambda nic: [nic.pci_address, *(port.name for port in nic.ports)]
+        ours.nics,
+        wiring.nics,
+        lambda nic: [nic.pci_address, *(port.name for port in nic.ports)],
+        _further,
     )
     wiring = renumbered(wiring, gpus, nics)
     if ours.bridges:
         wiring = _without_bridges(wiring)
-    return theirs.model_copy(
-        update={
-            "wiring": wiring,
-            "gpus": _moved(theirs.gpus, gpus),
-            "nics": _moved(theirs.nics, nics),
-        }
-    )
+    return theirs.model_copy(update={"wiring": wiring, **_moved_facts(theirs, gpus, nics)})
+
+
+def _untaken(slots: set[int], taken: set[int]) -> Iterator[int]:
+    return iter(sorted(slots - taken))
+
+
+def _further(slots: set[int], taken: set[int]) -> Iterator[int]:
+    return count(max(slots) + 1)
 
 
 def _slots_by(
-    ours: tuple[Any, ...], theirs: tuple[Any, ...], names_of: Callable[[Any], list[str | None]]
+    ours: tuple[Any, ...],
+    theirs: tuple[Any, ...],
+    names_of: Callable[[Any], list[str | None]],
+    spare_slots: Callable[[set[int], set[int]], Iterator[int]],
 ) -> dict[int, int]:
+    """Our slot by theirs; empty where names tell nothing, or two of theirs would be one of ours."""
     slot_of = {name: device.slot for device in ours for name in names_of(device) if name}
-    free = max((device.slot for device in ours), default=-1) + 1
+    if not slot_of:
+        return {}
     moves: dict[int, int] = {}
     for device in theirs:
         known = [slot_of[name] for name in names_of(device) if name in slot_of]
-        named = any(name for name in names_of(device)) and bool(slot_of)
         if known:
             moves[device.slot] = known[0]
-        elif named and any(device.slot == our.slot for our in ours):
-            moves[device.slot], free = free, free + 1
-    return moves if len(set(moves.values())) == len(moves) else {}
+    spare = spare_slots({device.slot for device in ours}, set(moves.values()))
+    for device in theirs:
+        if device.slot not in moves and any(names_of(device)):
+            moves[device.slot] = next(spare)
+    final = {moves.get(device.slot, device.slot) for device in theirs}
+    return moves if len(final) == len(theirs) else {}
 
 
 def _without_bridges(wiring: Wiring) -> Wiring:

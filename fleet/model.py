@@ -91,8 +91,8 @@ class NvlinkFabric(FrozenModel):
 
     @property
     def domain(self) -> str | None:
-        """Name of the NVLink domain across nodes, None where the fabric joins no nodes."""
-        if self.state is not FabricState.DOMAIN:
+        """Name of the NVLink domain across nodes; None: the fabric joins none or has no name."""
+        if self.state is not FabricState.DOMAIN or None in (self.cluster_uuid, self.clique):
             return None
         return f"{self.cluster_uuid}.{self.clique}"
 
@@ -174,11 +174,16 @@ class NodeFacts(FrozenModel):
     absences: tuple[Absence, ...] = ()
 
 
-class NodeSnapshot(NodeFacts):
-    """One node at one moment, as one agent or file tells it."""
+class SnapshotHead(FrozenModel):
+    """What stands first in a snapshot, so that the head of a file tells its kind."""
 
     kind: Literal["node_snapshot"]
     schema_version: Literal[1]
+
+
+class NodeSnapshot(NodeFacts, SnapshotHead):
+    """One node at one moment, as one agent or file tells it."""
+
     wiring: Wiring
 
     @model_validator(mode="after")
@@ -263,13 +268,17 @@ class FleetMap(FrozenModel):
 
 
 def identity_problems(facts: NodeFacts, wiring: Wiring) -> Iterator[str]:
-    """Identities that name a slot which the wiring lacks."""
+    """Identities and allocations that name a slot which the wiring lacks."""
     slots = {"gpus": {gpu.slot for gpu in wiring.gpus}, "nics": {nic.slot for nic in wiring.nics}}
     for name, parts in (("gpus", facts.gpus), ("nics", facts.nics)):
         yield from repeated(f"{name}[%s]", (str(part.slot) for part in parts))
         for part in parts:
             if part.slot not in slots[name]:
                 yield f"{name}[{part.slot}]: the wiring has no such slot"
+    ranks = slots["gpus"] or {0}
+    for i, held in enumerate(facts.allocations or ()):
+        for slot in sorted(set(held.slots) - ranks):
+            yield f"allocations[{i}].slots: {slot}; the wiring has no such slot"
 
 
 def fleet_problems(fleet: FleetMap) -> Iterator[str]:
@@ -297,9 +306,12 @@ def fleet_problems(fleet: FleetMap) -> Iterator[str]:
 
 def _cable_problems(fleet: FleetMap) -> Iterator[str]:
     switches = {switch.id for switch in fleet.switches}
-    hosts = {node.host for node in fleet.nodes}
+    nics_of = {shape.id: {nic.slot for nic in shape.nics} for shape in fleet.shapes}
+    nics = {node.host: nics_of[node.shape] for node in fleet.nodes if node.shape in nics_of}
     for i, cable in enumerate(fleet.cables):
         for end, name in ((cable.a, "a"), (cable.b, "b")):
-            known = end.device in switches if end.nic is None else end.device in hosts
+            known = end.device in switches if end.nic is None else end.device in nics
             if not known:
                 yield f"cables[{i}].{name}.device: {end.device!r} is no host or switch of this map"
+            elif end.nic is not None and end.nic not in nics[HostName(end.device)]:
+                yield f"cables[{i}].{name}.nic: {end.nic}; {end.device} has no such nic"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.check import Finding
 from fleet.model import FleetMap, Node
@@ -11,6 +12,13 @@ from fleet.units import text_from_bytes, text_from_rate
 from fleet.wiring import EndKind, GpuSlot, LinkState, Wiring
 
 HEADER = ("hosts", "nodes", "GPUs", "GPU", "memory", "scale-up", "NICs", "differs")
+_FAR_ENDS: Final = {
+    EndKind.GPU: "GPUs",
+    EndKind.SWITCH: "switch",
+    EndKind.DOMAIN_SWITCH: "switch",
+    EndKind.NPU: "NPU",
+    EndKind.UNREPORTED: "?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +107,7 @@ def _scale_up(gpu: GpuSlot) -> str:
     links: Counter[str] = Counter()
     for port in gpu.ports:
         if port.state is not LinkState.DOWN:
-            direct = port.end.kind is EndKind.GPU
-            links[f"{port.technology.value} to {'GPUs' if direct else 'switch'}"] += port.count
+            links[f"{port.technology.value} to {_FAR_ENDS[port.end.kind]}"] += port.count
     return ", ".join(f"{count} {what}" for what, count in links.items()) or "none told"
 
 

@@ -6,11 +6,14 @@ which stand with the node where they differ).
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final
 
+from fleet.errors import SnapshotError
 from fleet.fields import UNREPORTED, FrozenModel, Keyed, Scalar, ShapeId
 from fleet.model import Deviation, FleetMap, Node, SlotAddress
 from fleet.wiring import (
@@ -23,6 +26,7 @@ from fleet.wiring import (
     NodeShape,
     P2pStatus,
     Wiring,
+    wiring_problems,
 )
 
 MAY_DEVIATE: Final = frozenset(
@@ -31,6 +35,7 @@ MAY_DEVIATE: Final = frozenset(
 MAY_BE_MISSING: Final = frozenset({"gpus", "nvswitches", "nics", "ports"})
 _WITH_ADDRESS: Final = ("bridges", "gpus", "nvswitches", "nics")
 _NOT_COMPARED: Final = frozenset({"id", "pci_address"})
+_BY_SLOT: Final = attrgetter("slot")
 _STEP: Final = re.compile(r"(?P<name>\w+)(?:\[(?P<key>[^\]]+)\])?\.?")
 
 
@@ -64,20 +69,29 @@ def find_shapes(wirings: Iterable[Wiring]) -> tuple[NodeShape, ...]:
     A wiring that only lacks parts of a shape, or has a port down, is that shape with deviations.
     The order of the input does not matter.
     """
-    count: Counter[str] = Counter()
-    by_digest: dict[str, Wiring] = {}
-    digests: dict[int, str] = {}
-    for wiring in wirings:
-        digest = digests.get(id(wiring)) or wiring_digest(wiring)
-        digests[id(wiring)] = digest
-        by_digest[digest] = min(by_digest.get(digest, wiring), wiring, key=_address_text)
-        count[digest] += 1
+    count, by_digest = _alike(tuple(wirings))
     shapes: list[NodeShape] = []
     for digest in sorted(by_digest, key=lambda d: (_incompleteness(by_digest[d]), -count[d], d)):
         wiring = by_digest[digest]
         if fit_to_shapes(shapes, wiring) is None:
             shapes.append(NodeShape(id=_shape_name(wiring, digest), **_fields(wiring)))
     return tuple(shapes)
+
+
+def _alike(wirings: tuple[Wiring, ...]) -> tuple[Counter[str], dict[str, Wiring]]:
+    """How many wirings have each content, and one of each, with the PCI addresses most have."""
+    digests: dict[int, str] = {}
+    count_at: dict[str, Counter[str]] = defaultdict(Counter)
+    chosen: dict[tuple[str, str], Wiring] = {}
+    for wiring in wirings:
+        digest = digests.get(id(wiring)) or wiring_digest(wiring)
+        digests[id(wiring)] = digest
+        place = _address_text(wiring)
+        count_at[digest][place] += 1
+        chosen[digest, place] = wiring
+    usual = {d: min(places, key=lambda p: (-places[p], p)) for d, places in count_at.items()}
+    count = Counter({digest: places.total() for digest, places in count_at.items()})
+    return count, {digest: chosen[digest, place] for digest, place in usual.items()}
 
 
 def fit_to_shapes(shapes: Iterable[NodeShape], wiring: Wiring) -> Fit | None:
@@ -92,7 +106,8 @@ def fit_to_shape(shape: NodeShape, wiring: Wiring) -> Fit | None:
     Another wiring: it has what the shape lacks, differs in a fact that no fault changes, lacks
     GPUs whose place is not known by PCI address, or lacks half of them.
     """
-    if len(wiring.gpus) * 2 < len(shape.gpus):
+    missing_count = len(shape.gpus) - len(wiring.gpus)
+    if missing_count > 0 and missing_count * 2 >= len(shape.gpus):
         return None
     try:
         gpus, nics = _slot_moves(shape.gpus, wiring.gpus), _slot_moves(shape.nics, wiring.nics)
@@ -115,14 +130,28 @@ def wiring_of(
     deviations: Iterable[Deviation] = (),
     addresses: Iterable[SlotAddress] = (),
 ) -> Wiring:
-    """The wiring of a node of this shape: what is missing removed, what differs put in."""
+    """The wiring of a node of this shape: what is missing removed, what differs put in.
+
+    Raises:
+        SnapshotError: a deviation that this shape cannot have.
+    """
     deviations = tuple(deviations)
     gone = {d.path for d in deviations if d.observed is None}
     document: FrozenModel = Wiring(**_fields(shape))
     for deviation in deviations:
-        document = _changed(document, _steps(deviation.path), deviation)
+        try:
+            steps = [(step["name"], step["key"]) for step in _STEP.finditer(deviation.path)]
+            document = _changed(document, steps, deviation)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise SnapshotError(
+                f"{deviation.observed!r} is no value of {deviation.path} in shape {shape.id}",
+                field="deviations",
+                remedy="take the path and the type from the shape",
+            ) from None
     assert isinstance(document, Wiring)
     document = _without_pairs(document, gone)
+    for problem in wiring_problems(document):
+        raise SnapshotError(problem, field="deviations", remedy="say what became of it too")
     by_path = {address.path: address.pci_address for address in addresses}
     return _with_addresses(document, by_path) if by_path else document
 
@@ -139,15 +168,13 @@ def node_wirings(fleet: FleetMap) -> Iterator[tuple[Node, Wiring]]:
 
 
 def renumbered(wiring: Wiring, gpus: Mapping[int, int], nics: Mapping[int, int]) -> Wiring:
-    """The wiring with slots renamed; a slot that is not named keeps its number."""
+    """The wiring with slots renamed, in their order; one that is not named keeps its number."""
     if not gpus and not nics:
         return wiring
     return wiring.model_copy(
         update={
-            "gpus": tuple(_renamed_gpu(gpu, gpus) for gpu in wiring.gpus),
-            "nics": tuple(
-                nic.model_copy(update={"slot": nics.get(nic.slot, nic.slot)}) for nic in wiring.nics
-            ),
+            "gpus": tuple(sorted((_renamed_gpu(g, gpus) for g in wiring.gpus), key=_BY_SLOT)),
+            "nics": tuple(sorted((_renamed_nic(n, nics) for n in wiring.nics), key=_BY_SLOT)),
             "pcie_levels": tuple(_renamed_pair(p, gpus, nics) for p in wiring.pcie_levels),
             "p2p": tuple(
                 p.model_copy(update={"a": gpus.get(p.a, p.a), "b": gpus.get(p.b, p.b)})
@@ -155,6 +182,10 @@ def renumbered(wiring: Wiring, gpus: Mapping[int, int], nics: Mapping[int, int])
             ),
         }
     )
+
+
+def _renamed_nic(nic: NicSlot, nics: Mapping[int, int]) -> NicSlot:
+    return nic.model_copy(update={"slot": nics.get(nic.slot, nic.slot)})
 
 
 def _renamed_gpu(gpu: GpuSlot, gpus: Mapping[int, int]) -> GpuSlot:
@@ -191,6 +222,8 @@ def _slot_moves(
     if None in slot_at or any(device.pci_address not in slot_at for device in observed):
         raise OtherWiringError
     moves = {device.slot: slot_at[device.pci_address] for device in observed}
+    if len(set(moves.values())) != len(observed):
+        raise OtherWiringError
     return {old: new for old, new in moves.items() if old != new}
 
 
@@ -235,15 +268,14 @@ def _differences(
 ) -> Iterator[Deviation]:
     """Deviations below two elements of one key; ``silent``: the driver tells less of this one."""
     silent = silent or _falls_silent(observed)
-    for name in (
-        Wiring.model_fields if isinstance(observed, Wiring) else type(observed).model_fields
-    ):
+    for name in (Wiring if isinstance(observed, Wiring) else type(observed)).model_fields:
         here = f"{path}.{name}" if path else name
         a, b = getattr(expected, name), getattr(observed, name)
         if name in _NOT_COMPARED or a == b:
             continue
         if silent and a is not None and (b is None or b == UNREPORTED):
-            yield Deviation(path=here, expected=_scalar(a), observed=UNREPORTED)
+            told = a if isinstance(a, Scalar) else str(a)
+            yield Deviation(path=here, expected=told, observed=UNREPORTED)
         elif isinstance(a, tuple):
             yield from _list_differences(name, here, a, b, silent=silent)
         elif isinstance(a, FrozenModel) and isinstance(b, FrozenModel):
@@ -264,10 +296,6 @@ def _falls_silent(observed: FrozenModel) -> bool:
     return False
 
 
-def _scalar(value: object) -> Scalar:
-    return value if isinstance(value, Scalar) else str(value)
-
-
 def _list_differences(
     name: str,
     path: str,
@@ -277,8 +305,8 @@ def _list_differences(
     silent: bool,
 ) -> Iterator[Deviation]:
     there = {element.key: element for element in observed}
-    if there.keys() - {element.key for element in expected}:
-        raise OtherWiringError
+    if list(there) != [element.key for element in expected if element.key in there]:
+        raise OtherWiringError  # one that the shape lacks, or another order
     for element in expected:
         here = f"{path}[{element.key}]"
         other = there.get(element.key)
@@ -290,30 +318,33 @@ def _list_differences(
             raise OtherWiringError
 
 
-def _steps(path: str) -> list[tuple[str, str | None]]:
-    return [(match["name"], match["key"]) for match in _STEP.finditer(path)]
-
-
 def _changed(
     document: FrozenModel, steps: list[tuple[str, str | None]], deviation: Deviation
 ) -> FrozenModel:
     (name, key), *rest = steps
     value = getattr(document, name)
     new: object
-    if key is None and rest:
+    if key is None and not rest:
+        values = dict(document) | {name: _put(value, deviation.observed)}
+        return type(document).model_validate(values)
+    if key is None:
         new = _changed(value, rest, deviation)
-    elif key is None:
-        new = _put(value, deviation.observed)
+    elif key not in [element.key for element in value]:
+        raise LookupError(key)
     elif rest:
         new = tuple(_changed(e, rest, deviation) if e.key == key else e for e in value)
-    else:
+    elif deviation.observed is None:
         new = tuple(element for element in value if element.key != key)
+    else:
+        raise ValueError(deviation.observed)
     return document.model_copy(update={name: new})
 
 
 def _put(value: object, observed: Scalar | None) -> object:
     """The observed value in the type of its field; unreported is None where it can be."""
-    if observed == UNREPORTED and not isinstance(value, LinkState | EndKind):
+    if observed is None:
+        raise ValueError(observed)
+    if observed == UNREPORTED and not isinstance(value, StrEnum):
         return None
     return type(value)(observed)  # type: ignore[call-arg]
 
@@ -345,9 +376,17 @@ def _fields(wiring: Wiring) -> dict[str, Any]:
     return {name: getattr(wiring, name) for name in Wiring.model_fields}
 
 
-def _incompleteness(wiring: Wiring) -> tuple[int, int]:
-    ports = sum(port.count for gpu in wiring.gpus for port in gpu.ports if port.state == "up")
-    return -len(wiring.gpus) - len(wiring.nics), -ports
+def _incompleteness(wiring: Wiring) -> tuple[float, ...]:
+    """Sort key: most devices, most ports, most of them up, fastest; what a fault takes away."""
+    devices: tuple[GpuSlot | NicSlot, ...] = (*wiring.gpus, *wiring.nics)
+    ports = [port for gpu in wiring.gpus for port in gpu.ports]
+    return (
+        -len(devices) - len(wiring.nvswitches),
+        -sum(port.count for port in ports),
+        -sum(port.count for port in ports if port.state is LinkState.UP),
+        -sum(port.bytes_per_s or 0 for port in ports),
+        -sum((d.pcie_generation or 0) * (d.pcie_width or 0) for d in devices),
+    )
 
 
 def _address_text(wiring: Wiring) -> str:
@@ -357,4 +396,4 @@ def _address_text(wiring: Wiring) -> str:
 def _shape_name(wiring: Wiring, digest: str) -> ShapeId:
     kinds = sorted({gpu.product_name or gpu.vendor.value for gpu in wiring.gpus})
     text = wiring.machine or (f"{len(wiring.gpus)}x {' '.join(kinds)}" if kinds else "no gpu")
-    return ShapeId(f"{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')}-{digest[:8]}")
+    return ShapeId(f"{re.sub(r'[^a-z0-9]+', '-', text.lower()[:99]).strip('-')}-{digest[:8]}")

@@ -1,11 +1,14 @@
 """Store: maps and snapshots on disk. Strict when reading, atomic when writing."""
 
 import gzip
+import io
 import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +18,7 @@ from fleet.console import STDIO
 from fleet.errors import SnapshotError, StoreError
 from fleet.fields import FrozenModel
 from fleet.model import SCHEMA_VERSION, FleetMap, NodeSnapshot
+from fleet.shapes import node_wirings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -67,18 +71,21 @@ def read_bytes(path: str | Path, *, limit: int = LARGEST_DOCUMENT_BYTES) -> byte
         StoreError: it cannot be read, is cut or is larger than ``limit``.
     """
     try:
-        raw = sys.stdin.buffer.read() if str(path) == STDIO else Path(path).read_bytes()
-        if raw.startswith(_GZIP_MAGIC):
-            import io
-
+        with nullcontext(sys.stdin.buffer) if str(path) == STDIO else open(path, "rb") as file:
+            raw = file.read(limit + 1)
+        if len(raw) <= limit and raw.startswith(_GZIP_MAGIC):
             with gzip.GzipFile(fileobj=io.BytesIO(raw)) as packed:
                 raw = packed.read(limit + 1)
     except FileNotFoundError:
         raise StoreError("no such file", where=str(path), remedy="check the path") from None
     except IsADirectoryError:
         raise StoreError("a folder, not a file", where=str(path), remedy="name a file") from None
-    except (OSError, EOFError) as error:
-        raise StoreError(f"cannot be read ({error})", where=str(path)) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise StoreError(
+            f"cannot be read ({error})",
+            where=str(path),
+            remedy="check that it is whole and yours to read",
+        ) from None
     if len(raw) > limit:
         raise StoreError(f"larger than {limit} bytes", where=str(path), remedy="split the fleet")
     return raw
@@ -98,6 +105,9 @@ def write_bytes(content: bytes, path: str | Path) -> None:
     if target.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)
     try:
+        if target.is_fifo() or target.is_char_device():
+            target.write_bytes(content)  # to replace /dev/null or a pipe would break it for others
+            return
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -125,10 +135,26 @@ def document_from_bytes(content: bytes, *, where: str) -> FleetMap | NodeSnapsho
         SnapshotError: a field is wrong.
     """
     try:
-        return _DOCUMENT.validate_json(content)
+        document = _DOCUMENT.validate_json(content)
     except ValidationError as error:
         _refuse_foreign(content, where)
         raise SnapshotError(**_first_fault(error), where=where) from None
+    if isinstance(document, FleetMap):
+        _refuse_loose_deviations(document, where)
+    return document
+
+
+def _refuse_loose_deviations(fleet: FleetMap, where: str) -> None:
+    """Each node's wiring must come out of its shape; only applying its deviations tells."""
+    wirings = node_wirings(fleet)
+    for i in range(len(fleet.nodes)):
+        try:
+            next(wirings)
+        except SnapshotError as error:
+            field = f"nodes[{i}].{error.field}"
+            raise SnapshotError(
+                error.problem, where=where, field=field, remedy=error.remedy
+            ) from None
 
 
 def _refuse_foreign(content: bytes, where: str) -> None:
@@ -138,7 +164,7 @@ def _refuse_foreign(content: bytes, where: str) -> None:
     except (ValueError, RecursionError) as error:
         raise StoreError(f"not JSON ({error})", where=where, remedy="give a fleet map") from None
     kind = head.get("kind") if isinstance(head, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise StoreError(
             f"no document of ours: kind is {kind!r}",
             where=where,

@@ -46,9 +46,10 @@ def bytes_from_text(text: str) -> int:
             f"{text!r} has the unit {unit!r}", remedy=f"use one of {', '.join(BYTE_UNITS)}"
         )
     size_bytes = number * BYTE_UNITS[unit or "B"]
-    if not math.isfinite(size_bytes) or size_bytes != int(size_bytes):
+    # 2.01 kB is 2010 bytes, but 2.01 in binary times 1000 is not: an ulp off is whole.
+    if not math.isclose(size_bytes, round(size_bytes), rel_tol=4e-16):
         raise UnitError(f"{text!r} is not a whole number of bytes", remedy="round it")
-    return int(size_bytes)
+    return round(size_bytes)
 
 
 def seconds_from_text(text: str) -> float:
@@ -72,11 +73,14 @@ def _split(text: str, wanted: str) -> tuple[float, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text)
     if match is None:
         raise UnitError(f"{text!r} is not {wanted}", remedy=f"write {wanted}")
-    return float(match[1]), match[2]
+    number = float(match[1])
+    if not math.isfinite(number * max(BYTE_UNITS.values())):
+        raise UnitError(f"{text!r} is larger than anything", remedy=f"write {wanted}")
+    return number, match[2]
 
 
 def text_from_bytes(size_bytes: float) -> str:
-    """Shortest exact text of a size, binary units where they divide it.
+    """A size in the largest binary unit below it, with one decimal at most.
 
     >>> [text_from_bytes(n) for n in (8, 1024, 1536, 2**20, 10**9)]
     ['8 B', '1 KiB', '1.5 KiB', '1 MiB', '953.7 MiB']

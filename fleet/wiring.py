@@ -270,8 +270,20 @@ class NodeShape(Wiring):
 
 def wiring_problems(wiring: Wiring) -> Iterator[str]:
     """References inside a wiring that lead nowhere, and keys that stand twice."""
-    for name in ("bridges", "gpus", "nvswitches", "nics"):
+    for name in ("numa_nodes", "bridges", "gpus", "nvswitches", "nics", "pcie_levels", "p2p"):
         yield from repeated(f"{name}[%s]", (element.key for element in getattr(wiring, name)))
+    yield from _bridge_problems(wiring)
+    slots = {gpu.slot for gpu in wiring.gpus}
+    for nic in wiring.nics:
+        yield from repeated(f"nics[{nic.slot}].ports[%s]", (port.key for port in nic.ports))
+    for gpu in wiring.gpus:
+        yield from repeated(f"gpus[{gpu.slot}].ports[%s]", (port.key for port in gpu.ports))
+        for port in gpu.ports:
+            if port.end.kind is EndKind.GPU and port.end.index not in slots | {None}:
+                yield f"gpus[{gpu.slot}].ports[{port.key}].end: no gpu {port.end.index} here"
+
+
+def _bridge_problems(wiring: Wiring) -> Iterator[str]:
     bridges = {bridge.bridge for bridge in wiring.bridges}
     for bridge in wiring.bridges:
         if bridge.parent is not None and not bridge.parent < bridge.bridge:
@@ -285,9 +297,3 @@ def wiring_problems(wiring: Wiring) -> Iterator[str]:
             above = device.parent if isinstance(device, PcieBridge) else device.bridge
             if above is not None and above not in bridges:
                 yield f"{name}[{device.key}]: hangs below bridge {above}, which is not there"
-    slots = {gpu.slot for gpu in wiring.gpus}
-    for gpu in wiring.gpus:
-        yield from repeated(f"gpus[{gpu.slot}].ports[%s]", (port.key for port in gpu.ports))
-        for port in gpu.ports:
-            if port.end.kind is EndKind.GPU and port.end.index not in slots | {None}:
-                yield f"gpus[{gpu.slot}].ports[{port.key}].end: no gpu {port.end.index} here"

@@ -37,7 +37,7 @@ def build_fabric(
     """
     plan = _Plan(machine, len(hosts), counts)
     leaves, cables = plan.leaves(hosts)
-    if len(leaves) == 1 and not counts.spine:
+    if len(leaves) == 1 and not counts.spine and not counts.core:
         return tuple(leaves), tuple(cables)
     upper, uplinks = plan.upper_tiers(leaves)
     return (*leaves, *upper), (*cables, *uplinks)
@@ -59,6 +59,11 @@ class _Plan:
             raise _does_not_fit("leaf", f"{self.down} links down on {self.ports} ports")
         reference = machine.fabric.uplinks or self.down
         self.up = min(reference, self.ports - self.down)
+        self.has_core = self.groups * self.rails > self.ports or bool(counts.core)
+        self.leaves_per_pod = self.ports // 2 // self.rails * self.rails
+        self.links_to_core = self.ports - self.leaves_per_pod
+        if self.has_core:
+            self._check_core()
 
     def _groups(self, node_count: int) -> int:
         leaf = self.counts.leaf
@@ -94,28 +99,29 @@ class _Plan:
         return switches, cables
 
     def upper_tiers(self, leaves: list[Switch]) -> tuple[list[Switch], list[Cable]]:
-        if len(leaves) <= self.ports and not self.counts.core:
-            spines = self.counts.spine
-            count = -(-len(leaves) * self.up // self.ports) if spines is None else spines
-            return self._two_tiers(leaves, count)
-        return self._three_tiers(leaves)
+        if self.has_core:
+            return self._three_tiers(leaves)
+        spines = self.counts.spine
+        count = -(-len(leaves) * self.up // self.ports) if spines is None else spines
+        return self._two_tiers(leaves, count)
 
     def _two_tiers(self, leaves: list[Switch], count: int) -> tuple[list[Switch], list[Cable]]:
-        if count * self.ports < len(leaves) * self.up:
-            fits = -(-len(leaves) * self.up // self.ports)
-            text = f"{len(leaves) * self.up} links on {count} x {self.ports} ports"
+        """Every leaf has a link to every spine, or two leaves would not meet."""
+        up = min(max(self.up, count), self.ports - self.down)
+        if count > up:
+            text = f"{count} spines for {up} links up from a leaf"
+            raise _does_not_fit("spine", text, f"use spine:{up} or fewer")
+        if count * self.ports < len(leaves) * up:
+            fits = -(-len(leaves) * up // self.ports)
+            text = f"{len(leaves) * up} links on {count} x {self.ports} ports"
             raise _does_not_fit("spine", text, f"use spine:{fits} or more")
         spines = self._switches("spine", count, SPINE)
-        return spines, self._spread(leaves, spines, self.up, self.down, LEAF_CABLE_M)
+        return spines, self._spread(leaves, spines, up, self.down, LEAF_CABLE_M)
 
     def _three_tiers(self, leaves: list[Switch]) -> tuple[list[Switch], list[Cable]]:
         """Pods of half a spine's ports in leaves; spine i of each pod meets core group i."""
-        per_pod = self.ports // 2 // self.rails * self.rails
+        per_pod, per_group = self.leaves_per_pod, self._cores_per_group()
         pods = [leaves[i : i + per_pod] for i in range(0, len(leaves), per_pod)]
-        per_group = -(-len(pods) * (self.ports - per_pod) // self.ports)
-        if self.counts.core is not None and self.counts.core != per_group * self.up:
-            text = f"{self.counts.core} cores for {len(pods)} pods of {self.up} spines"
-            raise _does_not_fit("core", text, f"use core:{per_group * self.up}")
         switches: list[Switch] = []
         cables: list[Cable] = []
         cores = self._switches("core", per_group * self.up, CORE)
@@ -124,14 +130,34 @@ class _Plan:
             spines = self._switches(f"pod{p + 1}-spine", self.up, SPINE)
             cables += self._spread(pod, spines, self.up, self.down, LEAF_CABLE_M)
             for i, spine in enumerate(spines):
-                for j in range(self.ports - per_pod):
-                    core = i * per_group + (p * (self.ports - per_pod) + j) % per_group
+                for j in range(self.links_to_core):
+                    core = i * per_group + (p * self.links_to_core + j) % per_group
                     used[core] += 1
                     near = CableEnd(device=spine.id, port=per_pod + j + 1)
                     far = CableEnd(device=cores[core].id, port=used[core])
                     cables.append(self._cable(near, far, CORE_CABLE_M))
             switches += spines
         return [*switches, *cores], cables
+
+    def _pods(self) -> int:
+        return -(-self.groups * self.rails // self.leaves_per_pod)
+
+    def _cores_per_group(self) -> int:
+        return -(-self._pods() * self.links_to_core // self.ports)
+
+    def _check_core(self) -> None:
+        pods, per_group = self._pods(), self._cores_per_group()
+        for name, asked, fits in (
+            ("spine", self.counts.spine, pods * self.up),
+            ("core", self.counts.core, per_group * self.up),
+        ):
+            if asked is not None and asked != fits:
+                text = f"{asked} for {pods} pods of {self.up} spines"
+                raise _does_not_fit(name, text, f"use {name}:{fits}")
+        # Two spines meet in a core for sure while each reaches more than half of its group.
+        if 2 * self.links_to_core <= per_group:
+            text = f"{pods} pods on spines with {self.links_to_core} links up"
+            raise _does_not_fit("node", text, "three tiers carry no more; ask for fewer nodes")
 
     def _spread(
         self, below: list[Switch], above: list[Switch], up: int, first_port: int, length_m: float

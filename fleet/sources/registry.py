@@ -1,6 +1,8 @@
 """Registry: the file formats that hold facts, told from their content, never from their name."""
 
+import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,8 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
 
     Files that stand together (one folder, or named one by one) and are each of another kind are
     taken for one machine, named ``host``, or after the folder or the first file. A file of a kind
-    that stands there twice is a machine of its own, named after the file.
+    that stands there twice is a machine of its own, named after the file. Where two machines would
+    have one name, the folders above tell them apart.
 
     Raises:
         NothingCollectedError: every input was refused; the message says why.
@@ -87,9 +90,9 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
     """
     refused: list[Refusal] = []
     skipped: list[str] = []
-    fleets: list[FleetMap] = []
-    for name, group in _groups(paths, refused, skipped):
-        fleets.extend(_read_group(name, group, host, refused))
+    groups = _groups(paths, refused, skipped)
+    owned = [(_owner(folder, group, item), item) for folder, group in groups for item in group]
+    fleets = _read_all(owned, host, refused)
     if not fleets:
         raise _nothing(refused, skipped)
     fleet = merge_fleets(fleets)
@@ -104,9 +107,10 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
 
 def _groups(
     paths: Iterable[Path], refused: list[Refusal], skipped: list[str]
-) -> list[tuple[str, list[_Input]]]:
+) -> list[tuple[Path, list[_Input]]]:
+    """Files that stand together, with their folder, or the first of those named one by one."""
     named: list[_Input] = []
-    groups: list[tuple[str, list[_Input]]] = []
+    groups: list[tuple[Path, list[_Input]]] = []
     for path in paths:
         if not path.is_dir():
             named.extend(_inputs([path], refused, None))
@@ -114,10 +118,9 @@ def _groups(
         folders = sorted({file.parent for file in path.rglob("*") if file.is_file()})
         for folder in folders:
             files = sorted(file for file in folder.iterdir() if file.is_file())
-            inputs = _inputs(files, refused, skipped)
-            groups.append((folder.resolve().name, inputs))
+            groups.append((folder, _inputs(files, refused, skipped)))
     if named:
-        groups.insert(0, (named[0].path.name.partition(".")[0], named))
+        groups.insert(0, (named[0].path, named))
     return groups
 
 
@@ -127,7 +130,13 @@ def _inputs(
     """Files with their kind; a file of no kind is skipped in a folder and refused when named."""
     inputs = []
     for file in files:
-        content = read_bytes(file, limit=LARGEST_SOURCE_BYTES)
+        try:
+            content = read_bytes(file, limit=LARGEST_SOURCE_BYTES)
+        except FleetError as error:
+            if not file.exists():
+                raise  # a mistyped path is the caller's mistake, no refused input
+            refused.append(Refusal(str(file), str(error)))
+            continue
         source = source_of(content)
         if source is not None:
             inputs.append(_Input(file, content, source))
@@ -139,17 +148,20 @@ def _inputs(
     return inputs
 
 
-def _read_group(
-    name: str, group: list[_Input], host: HostName | None, refused: list[Refusal]
+def _owner(together: Path, group: list[_Input], item: _Input) -> Path:
+    """The path a machine is named after: the folder of all its files, or its one file."""
+    kinds = [other.source.name for other in group]
+    return Path(os.path.abspath(together if len(set(kinds)) == len(kinds) else item.path))
+
+
+def _read_all(
+    owned: list[tuple[Path, _Input]], host: HostName | None, refused: list[Refusal]
 ) -> list[FleetMap]:
-    """The maps of files that stand together."""
-    kinds = [item.source.name for item in group]
-    is_one_machine = len(set(kinds)) == len(kinds)
+    names = _machine_names(owned)
     maps: list[FleetMap] = []
     snapshots: list[NodeSnapshot] = []
-    for item in group:
-        fallback = name if is_one_machine else item.path.name.partition(".")[0]
-        told = host or host_name_from_text(fallback)
+    for owner, item in owned:
+        told = host or names[owner]
         try:
             result = item.source.read(item.content, where=str(item.path), host=told)
         except FleetError as error:
@@ -162,13 +174,38 @@ def _read_group(
     return [*maps, merge_snapshots(snapshots)] if snapshots else maps
 
 
+def _machine_names(owned: list[tuple[Path, _Input]]) -> dict[Path, HostName]:
+    """For each owner the shortest name that no other owner of a file of its kinds could have.
+
+    Owners that share a name and no kind are one machine, its files sorted by kind.
+    """
+    kinds: dict[Path, set[str]] = defaultdict(set)
+    for owner, item in owned:
+        kinds[owner].add(item.source.name)
+    choices = {owner: _name_choices(owner) for owner in kinds}
+    taken = Counter((k, name) for owner in kinds for k in kinds[owner] for name in choices[owner])
+    names: dict[Path, HostName] = {}
+    for i, owner in enumerate(kinds):
+        free = (n for n in choices[owner] if all(taken[k, n] == 1 for k in kinds[owner]))
+        names[owner] = next(free, HostName(f"node-{i + 1}"))
+    return names
+
+
+def _name_choices(owner: Path) -> list[HostName]:
+    """The name, then with its folders before it; a file's name first without its endings."""
+    bases = [owner.name] if owner.is_dir() else [owner.name.partition(".")[0], owner.name]
+    above = owner.parts[1:-1]
+    texts = ("-".join((*above[i:], base)) for base in bases for i in range(len(above), -1, -1))
+    return list(dict.fromkeys(host_name_from_text(text) for text in texts))
+
+
 def host_name_from_text(text: str) -> HostName:
     """A legal host name from a file's or folder's name.
 
     >>> host_name_from_text("my box (2)")
     'my-box--2-'
     """
-    return HostName(re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-") or "node")
+    return HostName(re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:253] or "node")
 
 
 def _nothing(refused: list[Refusal], skipped: list[str]) -> NothingCollectedError:

@@ -4,6 +4,7 @@ Identities are made from names, so the same SPEC gives the same bytes. A map mad
 SPEC, and SPEC -> map -> SPEC is the identity.
 """
 
+import re
 import uuid
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,7 +33,9 @@ from fleet.sources.reference_fabric import SwitchCounts, build_fabric
 from fleet.wiring import Wiring
 
 MOST_NODES: Final = 200_000
+LONGEST_SPEC: Final = 1024
 RACKS_PER_ROW: Final = 10
+_DIGITS: Final = re.compile("[0-9]{1,9}")
 _NAMESPACE: Final = uuid.UUID("0d5f7a52-6c0e-5d3b-9c58-3d8f5f6a4e11")
 _NOT_ASKED: Final = (
     Absence(
@@ -86,7 +89,7 @@ def spec_from_text(text: str) -> FleetSpec:
     """A SPEC from its text.
 
     Raises:
-        SourceError: an unknown or repeated word, or a value that is no count.
+        SourceError: an unknown or repeated word, a value that is no count, or too much of it.
     """
     words: dict[str, str] = {}
     for word in text.split():
@@ -100,11 +103,14 @@ def spec_from_text(text: str) -> FleetSpec:
         raise SourceError("no model", where="SPEC", field=text, remedy="add model:dgx-h100, say")
     if "node" in words and "rack" in words:
         raise SourceError("both node and rack", where="SPEC", field=text, remedy="keep one")
+    if len(text) > LONGEST_SPEC:
+        raise SourceError(
+            f"{len(text)} characters", where="SPEC", remedy=f"write {LONGEST_SPEC} at most"
+        )
     machine = machine_from_name(words["model"])
-    racks = _count(words, "rack", 1)
     return FleetSpec(
         machine=machine,
-        nodes=_count(words, "node", 1) or (racks or 1) * machine.nodes_per_rack,
+        nodes=_node_count(words, machine),
         counts=SwitchCounts(
             leaf=_count(words, "leaf", 1),
             spine=_count(words, "spine", 0),
@@ -128,11 +134,24 @@ def _unknown_word(word: str, name: str) -> SourceError:
     )
 
 
+def _node_count(words: dict[str, str], machine: Machine) -> int:
+    racks = _count(words, "rack", 1) or 1
+    nodes = _count(words, "node", 1) or racks * machine.nodes_per_rack
+    if nodes > MOST_NODES:
+        raise SourceError(
+            f"{racks} racks are {nodes} nodes",
+            where="SPEC",
+            field="rack",
+            remedy=f"ask for {MOST_NODES // machine.nodes_per_rack} racks at most",
+        )
+    return nodes
+
+
 def _count(words: dict[str, str], name: str, least: int) -> int | None:
     if name not in words:
         return None
     value = words[name]
-    if not value.isdecimal() or not least <= int(value) <= MOST_NODES:
+    if not _DIGITS.fullmatch(value) or not least <= int(value) <= MOST_NODES:
         raise SourceError(
             f"{value!r} is no count",
             where="SPEC",
@@ -146,7 +165,7 @@ def _busy(text: str | None, machine: Machine) -> tuple[int, ...]:
     if text is None:
         return (0,)
     parts = text.split(",")
-    if not all(part.isdecimal() and int(part) <= machine.ranks for part in parts):
+    if not all(_DIGITS.fullmatch(part) and int(part) <= machine.ranks for part in parts):
         raise SourceError(
             f"{text!r} is no list of counts",
             where="SPEC",

@@ -1,5 +1,6 @@
 """NVLink domains: which endpoints reach each other by NVLink (or Infinity Fabric) alone."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,7 @@ class NvlinkDomain:
 
 
 class DomainFinder:
-    """Collects domains node by node; nodes with one cluster uuid and clique share a domain."""
+    """Collects domains node by node; GPUs of one cluster uuid and clique share a domain."""
 
     def __init__(self) -> None:
         self._number: dict[str, int] = {}
@@ -39,7 +40,7 @@ class DomainFinder:
         if id(graph) not in self._groups:
             self._groups[id(graph)] = _groups(graph)
         domain_of_slot: dict[int, int] = {}
-        for slots in self._groups[id(graph)]:
+        for slots in (part for group in self._groups[id(graph)] for part in _cliques(node, group)):
             number = self._number_of(_domain_name(node, graph, slots))
             self._endpoints[number].extend(Endpoint(node.host, slot) for slot in slots)
             self._reduces[number] |= _reduces_in_switch(graph, slots)
@@ -71,6 +72,15 @@ def _groups(graph: NodeGraph) -> list[tuple[int, ...]]:
                 group[vertex] = merged
     unique = {tuple(sorted(slots)) for slots in group.values() if slots}
     return sorted(unique)
+
+
+def _cliques(node: Node, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Linked slots apart by what the driver says: a partition of a cluster reaches no other."""
+    told = {gpu.slot: gpu.fabric.domain for gpu in node.gpus if gpu.fabric is not None}
+    members: dict[str | None, list[int]] = defaultdict(list)
+    for slot in slots:
+        members[told.get(slot)].append(slot)
+    return [tuple(part) for part in members.values()]
 
 
 def scale_up_ends(graph: NodeGraph, slot: int) -> list[str]:

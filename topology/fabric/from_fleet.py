@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from fleet import FleetMap, HostName, Node, Wiring, load_fleet, node_wirings
 from topology.errors import FabricError, UnreachableError, WorkloadError
@@ -26,6 +27,7 @@ from topology.fabric.routes import (
     inside_route,
     make_route,
     network_route,
+    pcie_route,
     switched_class,
     switched_hops,
 )
@@ -88,14 +90,14 @@ class Fabric:
             for gpu in node.gpus:
                 if gpu.uuid == text:
                     return Endpoint(node.host, gpu.slot)
-        host, _, slot = text.rpartition(":")
-        number = slot.removeprefix("gpu").removeprefix("cpu")
-        if HostName(host) not in self.node_of or not number.isdecimal():
+        host, _, name = text.rpartition(":")
+        slot = slot_from_text(name.removeprefix("gpu").removeprefix("cpu"))
+        if HostName(host) not in self.node_of or slot is None:
             raise WorkloadError(
                 f"{text!r} is no endpoint of this map",
                 remedy=f"write host:slot, such as {self.endpoints[0] if self.endpoints else 'a:0'}",
             )
-        return self.checked(Endpoint(HostName(host), int(number)))
+        return self.checked(Endpoint(HostName(host), slot))
 
     def checked(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint, if the map has it.
@@ -155,9 +157,11 @@ class Fabric:
         node_a, node_b = self.node_of[a.host], self.node_of[b.host]
         if a == b:
             return Unreachable(UnreachableReason.SAME_ENDPOINT, "an endpoint and itself")
+        is_one_domain = self.domain_of(a) is self.domain_of(b)
         if a.host == b.host:
-            return inside_route(node_a.graph, a.host, a.slot, b.slot, self.figures)
-        if self.domain_of(a) is self.domain_of(b):
+            find = inside_route if is_one_domain else pcie_route
+            return find(node_a.graph, a.host, a.slot, b.slot, self.figures)
+        if is_one_domain:
             hops = switched_hops(node_a.graph, a.host, a.slot, node_b.graph, b.host, b.slot)
             if hops:
                 route_class = switched_class(node_a.graph, a.slot, hops[0].kind, self.figures)
@@ -200,6 +204,14 @@ class Fabric:
 
 
 _SCALE_UP_UNTOLD = re.compile(r"wiring\.gpus\[[^\]]+\]\.ports")
+
+
+def slot_from_text(text: str) -> int | None:
+    """The number of a slot, None where the text is no number that a slot can have."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_SLOT_DIGITS else None
+
+
+_MOST_SLOT_DIGITS: Final = 9
 
 
 def load_fabric(path: str | Path) -> Fabric:

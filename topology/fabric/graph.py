@@ -1,7 +1,7 @@
 """The graph: networkx with checked edges. The only file that touches networkx attributes.
 
 networkx takes a missing weight for 1 and a missing capacity for infinite, so a link is checked
-when it is added, and read back through ``link_of``.
+when it is added, and read back through ``links_between`` and ``all_links``.
 """
 
 import math
@@ -70,7 +70,7 @@ def add_link(graph: Graph, source: str, destination: str, link: Link) -> None:
     figures = {"alpha_s": link.alpha_s, "jitter_s": link.jitter_s, "bytes_per_s": link.bytes_per_s}
     for name, value in figures.items():
         least = 0.0 if name != "bytes_per_s" else math.ulp(0.0)
-        if not math.isfinite(value) or value < least:
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
             raise FabricError(
                 f"{value}", where=where, field=name, remedy="expected a positive figure"
             )
@@ -108,7 +108,7 @@ def shortest_path(
     """Vertices of the path with the least latency, None where there is none.
 
     Only vertices for which ``may_pass`` holds are passed through. Equal paths: fewer hops, then
-    the alphabet, so that the answer is always the same.
+    the link that was added first, so that the answer is always the same.
     """
     if source not in graph or destination not in graph:
         return None

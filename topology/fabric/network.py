@@ -4,7 +4,7 @@ Vertices: switch ids, and ``host:nic0`` for a NIC of a host.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,6 +42,7 @@ class Network:
     """The switches of a fleet.
 
     ``leaf_of``: by (host, NIC slot). ``up_bytes_per_s``: what a switch can send to the tier above.
+    ``layer_of``: what each switch speaks; one that does not tell speaks what the first says.
     """
 
     graph: Graph
@@ -50,7 +51,7 @@ class Network:
     up_bytes_per_s: dict[str, float]
     pod_of: dict[str, int]
     pod_up_bytes_per_s: dict[int, float]
-    layer: LinkLayer
+    layer_of: dict[str, LinkLayer]
     _index: dict[str, int] = field(default_factory=dict)
     _neighbours: list[NDArray[np.int32]] = field(default_factory=list)
     _rows: dict[str, NDArray[np.int16]] = field(default_factory=dict)
@@ -91,20 +92,36 @@ class Network:
 def build_network(fleet: FleetMap, figures: LinkFigures) -> Network:
     """The network of a map: its switches and its cables that are up."""
     switches = [switch for switch in fleet.switches if switch.nvlink_domain is None]
-    cables = [cable for cable in fleet.cables if cable.state is not LinkState.DOWN]
     layers = [switch.link_layer for switch in switches if switch.link_layer is not None]
-    layer = layers[0] if layers else LinkLayer.UNREPORTED
+    first = layers[0] if layers else LinkLayer.UNREPORTED
+    layer_of: dict[str, LinkLayer] = {switch.id: switch.link_layer or first for switch in switches}
+    cables = sorted(_network_cables(fleet, layer_of.keys()), key=_cable_name)
     tier_of = _tiers({switch.id: switch.tier for switch in switches}, cables)
     up, pod_of, pod_up = _capacities(tier_of, cables)
     return Network(
-        graph=_switch_graph(tier_of, cables, layer, figures),
+        graph=_switch_graph(tier_of, cables, layer_of, figures),
         tier_of=tier_of,
         leaf_of=_attachments(cables),
         up_bytes_per_s=up,
         pod_of=pod_of,
         pod_up_bytes_per_s=pod_up,
-        layer=layer,
+        layer_of=layer_of,
     )
+
+
+def _network_cables(fleet: FleetMap, switches: Collection[str]) -> Iterator[Cable]:
+    """Cables that are up and join network switches; from host to host none is modelled."""
+    for cable in fleet.cables:
+        ends = [end for end in (cable.a, cable.b) if end.nic is None]
+        joins_switches = bool(ends) and all(end.device in switches for end in ends)
+        if joins_switches and cable.state is not LinkState.DOWN:
+            yield cable
+
+
+def _cable_name(cable: Cable) -> tuple[str, int, str, int]:
+    """Where a cable stands in the order in which they are laid, whatever the map's order is."""
+    a, b = cable.a, cable.b
+    return a.device, a.port or 0, b.device, b.port or 0
 
 
 def nic_vertex(host: str, nic: int) -> str:
@@ -142,7 +159,10 @@ def edge_kind(layer: LinkLayer, bytes_per_s: float, where: str) -> str:
 
 
 def _switch_graph(
-    tier_of: dict[str, int], cables: Iterable[Cable], layer: LinkLayer, figures: LinkFigures
+    tier_of: dict[str, int],
+    cables: Iterable[Cable],
+    layer_of: Mapping[str, LinkLayer],
+    figures: LinkFigures,
 ) -> Graph:
     graph = new_graph()
     graph.add_nodes_from(tier_of)
@@ -150,6 +170,7 @@ def _switch_graph(
         ends = [_vertex(cable.a), _vertex(cable.b)]
         tiers = [tier_of[end] for end in ends if end in tier_of]
         where = "host" if len(tiers) < len(ends) else "core" if min(tiers) > LEAF_TIER else "trunk"
+        layer = next((layer_of[end] for end in ends if end in tier_of), LinkLayer.UNREPORTED)
         kind = edge_kind(layer, cable.bytes_per_s, where)
         link = make_link(figures, kind, bytes_per_s=cable.bytes_per_s)
         add_both_ways(graph, ends[0], ends[1], link)

@@ -14,6 +14,7 @@ from topology.errors import FabricError
 from topology.fabric.gpu_facts import GpuFacts, gpu_facts
 from topology.fabric.graph import (
     Graph,
+    Link,
     add_both_ways,
     add_link,
     links_between,
@@ -78,31 +79,47 @@ def build_node_graph(
     facts = {gpu.slot: gpu_facts(gpu, figures) for gpu in wiring.gpus}
     node = NodeGraph(wiring, graph, facts, nic_of_gpu={}, in_rack_domain=in_rack_domain)
     graph.add_nodes_from(node.vertex(slot) for slot in node.slots)
-    for gpu in wiring.gpus:
-        _add_scale_up_links(node, gpu, figures)
+    outward = {gpu.slot: _scale_up_links(node, gpu, figures) for gpu in wiring.gpus}
+    for slot, links in outward.items():
+        _add_scale_up_links(node, slot, links, outward)
     add_pcie_tree(graph, wiring, facts, figures)
     node.nic_of_gpu.update(_affinity(node, figures))
     return node
 
 
-def _add_scale_up_links(node: NodeGraph, gpu: GpuSlot, figures: LinkFigures) -> None:
-    """NVLink or xGMI from one GPU outward; the way back from a switch comes with it."""
-    me = f"gpu{gpu.slot}"
+def _scale_up_links(node: NodeGraph, gpu: GpuSlot, figures: LinkFigures) -> dict[str, Link]:
+    """NVLink or xGMI from one GPU outward, by far end."""
     total: dict[str, list[GpuPort]] = defaultdict(list)
     for port in gpu.ports:
         if port.state is not LinkState.DOWN:
             total[_end_vertex(node, gpu, port)].append(port)
-    for end, ports in total.items():
-        if not end:
-            continue
-        rate = sum(port.count * _link_rate(node, gpu, port, figures) for port in ports)
-        kind = _link_kind(ports[0], end)
-        link = make_link(figures, kind, bytes_per_s=rate, count=sum(port.count for port in ports))
-        if end.startswith("gpu"):
-            add_link(node.graph, me, end, link)
-        else:
+    total.pop("", None)
+    return {
+        end: make_link(
+            figures,
+            _link_kind(ports[0], end),
+            bytes_per_s=sum(port.count * _link_rate(node, gpu, port, figures) for port in ports),
+            count=sum(port.count for port in ports),
+        )
+        for end, ports in total.items()
+    }
+
+
+def _add_scale_up_links(
+    node: NodeGraph, slot: int, links: dict[str, Link], outward: dict[int, dict[str, Link]]
+) -> None:
+    """Links of one GPU; a direct one is as wide as the end that tells less of it says."""
+    me = f"gpu{slot}"
+    for end, link in links.items():
+        if not end.startswith("gpu"):
             add_both_ways(node.graph, me, end, link)
-        node.scale_up[gpu.slot] = node.scale_up.get(gpu.slot, 0.0) + rate
+            node.scale_up[slot] = node.scale_up.get(slot, 0.0) + link.bytes_per_s
+            continue
+        back = outward.get(int(end.removeprefix("gpu")), {}).get(me)
+        if back is not None:
+            narrower = min(link, back, key=lambda side: side.bytes_per_s)
+            add_link(node.graph, me, end, narrower)
+            node.scale_up[slot] = node.scale_up.get(slot, 0.0) + narrower.bytes_per_s
 
 
 def _end_vertex(node: NodeGraph, gpu: GpuSlot, port: GpuPort) -> str:

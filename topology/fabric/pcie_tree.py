@@ -10,6 +10,7 @@ from topology.fabric.graph import Graph, add_both_ways, make_link
 from topology.fabric.link_figures import LinkFigures
 
 LANES: Final = 16
+_OLDEST_CLASS, _NEWEST_CLASS = 3, 6
 
 Facts: TypeAlias = Mapping[int, GpuFacts]
 
@@ -40,7 +41,7 @@ def _add_reported_tree(
     graph.add_nodes_from(roots)
     switch_of: dict[int, str] = {}
     by_number = {bridge.bridge: bridge for bridge in wiring.bridges}
-    for bridge in wiring.bridges:
+    for _, bridge in sorted(by_number.items()):
         above = None if bridge.parent is None else by_number[bridge.parent]
         same = above is not None and bridge.vendor_device is not None
         if above is not None and same and bridge.vendor_device == above.vendor_device:
@@ -86,26 +87,30 @@ def _add_tree_from_levels(
     for vertices in _by_numa(wiring).values():
         for vertex in vertices[1:]:
             root.join(vertices[0], vertex)
+    told = {vertex for pair in wiring.pcie_levels for vertex in (pair.a, pair.b)}
     roots: set[str] = set()
     for vertex, device in devices.items():
         rate = _device_rate(device, facts, figures)
         top = _root_name(root.members(vertex), devices)
         graph.add_node(top)
-        roots.add(top)
-        chain = [
-            f"pcie-{groups.name(vertex)}{suffix}"
-            for groups, suffix in ((near, ""), (middle, "-upper"))
-            if len(groups.members(vertex)) > 1
-            and (suffix == "" or groups.members(vertex) != near.members(vertex))
-        ]
+        if vertex in told or device.numa is not None:
+            roots.add(top)
         here = vertex
-        for above in (*chain, top):
+        for above in (*_switches_above(vertex, near, middle), top):
             kind = _kind_between(here, above, top)
             if not graph.has_edge(here, above):
                 add_both_ways(graph, here, above, make_link(figures, kind, bytes_per_s=rate))
             here = above
     has_sys = any(pair.level is PcieLevel.SYS for pair in wiring.pcie_levels)
     return roots if has_sys or len(_by_numa(wiring)) > 1 else set()
+
+
+def _switches_above(vertex: str, near: "_Groups", middle: "_Groups") -> Iterator[str]:
+    """The switch that a device shares at PIX, and the one above it that it shares at PXB."""
+    if len(middle.members(vertex)) > 1:
+        yield f"pcie-{near.name(vertex)}"
+    if middle.members(vertex) != near.members(vertex):
+        yield f"pcie-{middle.name(vertex)}-upper"
 
 
 _NEAR: Final = (PcieLevel.INTERNAL, PcieLevel.PIX)
@@ -181,5 +186,10 @@ def _pcie_rate(
 
 def _socket_rate(facts: Facts, figures: LinkFigures) -> float:
     generations = [facts.pcie_generation for facts in facts.values()]
-    generation = min(max(generations, default=FALLBACK_PCIE_GENERATION), 6)
-    return figures.route_class[f"pcie_gen{max(generation, 3)}_cross_socket"].bytes_per_s
+    generation = pcie_class_generation(max(generations, default=FALLBACK_PCIE_GENERATION))
+    return figures.route_class[f"pcie_gen{generation}_cross_socket"].bytes_per_s
+
+
+def pcie_class_generation(generation: int) -> int:
+    """The generation with route classes that is nearest to a PCIe generation."""
+    return min(max(generation, _OLDEST_CLASS), _NEWEST_CLASS)

@@ -122,9 +122,8 @@ def fabric_document(fabric: Fabric) -> dict[str, Any]:
 def fabric_lines(fabric: Fabric) -> list[str]:
     """A fabric in a few lines of text."""
     shapes = Counter(node.shape for node in fabric.fleet.nodes)
-    domains = ", ".join(
-        f"{count} of {size}" for size, count in sorted(_domain_sizes(fabric).items(), reverse=True)
-    )
+    sizes = _domain_sizes(fabric)
+    domains = ", ".join(f"{sizes[size]} of {size}" for size in sorted(sizes, reverse=True))
     tiers = ", ".join(
         f"{count} {TIER_NAMES.get(tier, f'tier {tier}')}"
         for tier, count in sorted(_tier_counts(fabric).items())
@@ -134,7 +133,7 @@ def fabric_lines(fabric: Fabric) -> list[str]:
     return [
         f"{len(fabric.nodes)} nodes, {len(fabric.endpoints)} {what}, {free} free",
         f"shapes: {', '.join(f'{shape} x {count}' for shape, count in shapes.items())}",
-        f"NVLink domains: {domains}",
+        f"NVLink domains: {domains if any(size > 1 for size in sizes) else 'none of more than 1'}",
         f"switches: {tiers or 'none known'}",
         *(f"guess: {guess}" for guess in fabric.guesses),
     ]

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.errors import UnreachableError
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
 from topology.fabric.network import Network
@@ -21,8 +22,8 @@ from topology.fabric.routes import Endpoint, Hop, HopPlace, Route
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float64]
 
-_NO_LEAF: Final = -1
-_SAME_NODE, _SAME_DOMAIN, _UP_TO_SWITCH, _DOWN_FROM_SWITCH, _NETWORK = range(5)
+_NO_LEAF, _NO_VERTEX = -1, -1
+_UP_TO_SWITCH, _DOWN_FROM_SWITCH, _SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN, _NETWORK = range(6)
 _AT_SOURCE: Final = (HopPlace.SOURCE_NODE, HopPlace.UP_TO_SWITCH, HopPlace.NIC_OUT)
 _AT_DESTINATION: Final = (HopPlace.DESTINATION_NODE, HopPlace.DOWN_FROM_SWITCH, HopPlace.NIC_IN)
 
@@ -46,7 +47,8 @@ class RouteTable:
 class RouteMap:
     """Routes between the ranks of one placement. Vertices n, n+1 ... are switches of domains.
 
-    ``switch_vertex_of``: vertex of the in-switch reducer, by rank.
+    ``switch_vertex_of``: vertex of the in-switch reducer, by rank; domains are numbered in the
+    order of their first ranks.
     """
 
     def __init__(self, fabric: Fabric, endpoints: Sequence[Endpoint]) -> None:
@@ -63,9 +65,10 @@ class RouteMap:
         domains = [
             node.domain_of_slot[e.slot] for node, e in zip(nodes, self.endpoints, strict=True)
         ]
-        names, self._domain = np.unique(domains, return_inverse=True)
-        self.switch_vertex_of = len(self.endpoints) + self._domain.astype(np.int64)
-        self.domain_count = len(names)
+        domain_number = {domain: i for i, domain in enumerate(dict.fromkeys(domains))}
+        self._domain = np.array([domain_number[domain] for domain in domains], dtype=np.int64)
+        self.switch_vertex_of = len(self.endpoints) + self._domain
+        self.domain_count = len(domain_number)
         self._tiers = _Tiers(fabric, self.endpoints)
         self._local = [_LocalResources(graph) for graph in graphs]
         self._bases = self._lay_out([fabric.node_of[host].graph for host in hosts], graph_number)
@@ -110,9 +113,11 @@ class RouteMap:
         """Routes of pairs of vertices.
 
         Raises:
-            UnreachableError: no link joins a pair.
+            UnreachableError: no link joins a pair, or a rank and the switch of another domain.
             FabricError: a switch vertex whose domain does not reduce in the switch.
         """
+        for rank, switch in ((source, destination), (destination, source)):
+            self._check_switches(rank, switch)
         keys = self._pair_keys(source, destination)
         _, first, route_of = np.unique(keys, return_index=True, return_inverse=True)
         routes = tuple(self._route(int(source[i]), int(destination[i])) for i in first)
@@ -125,16 +130,29 @@ class RouteMap:
                 resources[members, column] = self._resource_numbers(hop, s, d)
         return RouteTable(routes, route_of.astype(np.int64), resources, self._bytes_per_s)
 
+    def _check_switches(self, rank: IntArray, switch: IntArray) -> None:
+        """Ranks that meet a switch meet that of their own domain."""
+        meets = np.flatnonzero(switch >= self.rank_count)
+        own = np.append(self.switch_vertex_of, np.full(self.domain_count, _NO_VERTEX))
+        wrong = meets[own[rank[meets]] != switch[meets]]
+        if len(wrong):
+            ends = ", ".join(str(end) for end in self.endpoints[rank[wrong[0]] :][:1])
+            raise UnreachableError(
+                f"no link to vertex {switch[wrong[0]]}, the switch of another NVLink domain",
+                where=ends,
+            )
+
     def _pair_keys(self, source: IntArray, destination: IntArray) -> IntArray:
         n = self.rank_count
         s = np.where(source < n, source, destination)
         d = np.where(destination < n, destination, source)
-        relation = np.full(len(s), _NETWORK, dtype=np.int64)
-        relation[self._domain[s] == self._domain[d]] = _SAME_DOMAIN
-        relation[self._node[s] == self._node[d]] = _SAME_NODE
-        relation[destination >= n] = _UP_TO_SWITCH
-        relation[source >= n] = _DOWN_FROM_SWITCH
-        trunks = np.where(relation == _NETWORK, self._tiers.trunks(s, d), 0)
+        is_node, is_domain = (of[s] == of[d] for of in (self._node, self._domain))
+        relation = np.select(
+            [source >= n, destination >= n, is_node & is_domain, is_node, is_domain],
+            [_DOWN_FROM_SWITCH, _UP_TO_SWITCH, _SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN],
+            default=_NETWORK,
+        ).astype(np.int64)
+        trunks = np.where(relation >= _SAME_DOMAIN, self._tiers.trunks(s, d), 0)
         key = relation
         columns = (
             (trunks + 1, self._tiers.most_trunks + 2),

@@ -1,7 +1,7 @@
 """Routes: which way a message takes between two endpoints, hop by hop, and what class it is of."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import TypeAlias
@@ -12,6 +12,7 @@ from topology.fabric.graph import Graph, Link, links_between, shortest_path
 from topology.fabric.link_figures import Confidence, LinkFigures, RouteClass
 from topology.fabric.network import Network, nic_vertex
 from topology.fabric.node_graph import NodeGraph, is_pcie_vertex
+from topology.fabric.pcie_tree import pcie_class_generation
 
 Links: TypeAlias = dict[str, Link]
 
@@ -151,7 +152,7 @@ def inside_route(
     if switched:
         route_class = switched_class(node, a, switched[0].kind, figures)
         return make_route(figures, route_class, LinkKind.NVLINK, switched)
-    return _pcie_route(node, host, source, destination, figures)
+    return pcie_route(node, host, a, b, figures)
 
 
 def switched_hops(
@@ -221,7 +222,8 @@ def network_route(
         if place not in network.leaf_of:
             return Unreachable(
                 UnreachableReason.NO_CABLE,
-                f"no cable of {place[0]} nic{place[1]} is known; add a source of the network",
+                f"no cable from {place[0]} nic{place[1]} to a switch is known to be up; "
+                "mend it, or add a source of the network",
             )
     leaves = [network.leaf_of[place].leaf for place in places]
     trunks = network.trunks_between(*leaves)
@@ -229,7 +231,7 @@ def network_route(
         text = f"no way from {leaves[0]} to {leaves[1]}"
         return Unreachable(UnreachableReason.SEPARATE_NETWORKS, text)
     rate = min(network.leaf_of[place].bytes_per_s for place in places)
-    classes = figures.network_classes(network.layer.value, rate)
+    classes = figures.network_classes(network.layer_of[leaves[0]].value, rate)
     route_class = classes[min(trunks // 2, len(classes) - 1)]
     switches = network.switches_between(*leaves)
     chain = [nic_vertex(*places[0]), *switches, nic_vertex(*places[1])]
@@ -281,9 +283,11 @@ def _direct_class(node: NodeGraph, a: int, b: int, figures: LinkFigures) -> Rout
     return figures.route_class[name]
 
 
-def _pcie_route(
-    node: NodeGraph, host: str, source: str, destination: str, figures: LinkFigures
+def pcie_route(
+    node: NodeGraph, host: str, a: int, b: int, figures: LinkFigures
 ) -> Route | Unreachable:
+    """The way between two GPUs of one node without NVLink."""
+    source, destination = f"gpu{a}", f"gpu{b}"
     hops = _path_hops(node, host, source, destination, HopPlace.SOURCE_NODE)
     if not hops:
         return Unreachable(
@@ -291,11 +295,14 @@ def _pcie_route(
             f"{host}: how {source} and {destination} are wired is not reported; "
             "add nvidia-smi topo -m of the same node",
         )
-    if not _has_peer_access(node, source, destination):
-        return make_route(figures, figures.route_class["pcie_host_memory"], LinkKind.PCI, hops)
+    if not _has_peer_access(node, a, b):
+        through_memory = figures.route_class["pcie_host_memory"]
+        most = through_memory.bytes_per_s
+        hops = [replace(hop, bytes_per_s=min(hop.bytes_per_s, most)) for hop in hops]
+        return make_route(figures, through_memory, LinkKind.PCI, hops)
     kinds = {hop.kind for hop in hops}
-    generation = min(node.facts[int(gpu[3:])].pcie_generation for gpu in (source, destination))
-    generation = max(generation, 3)
+    slowest = min(node.facts[slot].pcie_generation for slot in (a, b))
+    generation = pcie_class_generation(slowest)
     if "socket" in kinds:
         name = f"pcie_gen{generation}_cross_socket"
     elif kinds & {"pcie_uplink", "pcie_root_port"}:
@@ -305,10 +312,9 @@ def _pcie_route(
     return make_route(figures, figures.route_class[name], LinkKind.PCI, hops)
 
 
-def _has_peer_access(node: NodeGraph, source: str, destination: str) -> bool:
+def _has_peer_access(node: NodeGraph, a: int, b: int) -> bool:
     """What the driver says of the pair; silence counts as access, as NCCL takes it."""
-    pair = {source, destination}
-    rows = [row for row in node.wiring.p2p if {f"gpu{row.a}", f"gpu{row.b}"} == pair]
+    rows = [row for row in node.wiring.p2p if {row.a, row.b} == {a, b}]
     return all(row.write is P2pState.OK for row in rows)
 
 
@@ -349,9 +355,9 @@ def _switch_links(graph: Graph, gpu: str) -> Links:
 
 
 def _switch_names(names: list[str]) -> str:
-    """``nvswitch0-3`` for a run of switches, the name itself for one."""
-    if len(names) == 1:
-        return names[0]
+    """``nvswitch0-3`` for switches with numbers, the names themselves where one has none."""
     stem = names[0].rstrip("0123456789")
-    numbers = sorted(int(name.removeprefix(stem)) for name in names)
-    return f"{stem}{numbers[0]}-{numbers[-1]}"
+    numbers = [name.removeprefix(stem) for name in names]
+    if len(names) == 1 or not all(number.isdecimal() for number in numbers):
+        return "+".join(sorted(names))
+    return f"{stem}{min(map(int, numbers))}-{max(map(int, numbers))}"

@@ -1,7 +1,7 @@
 """NCCL's double binary tree: a chain inside each node, two binary trees across the node heads.
 
-Every node is an inner node of at most one of the two trees, so that each tree carries half the data
-and no port both halves.
+A node is an inner node of at most one of the two trees (where the count is odd, node 0 of both), so
+that each tree carries half the data and no other port both halves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,8 @@ def tree_parents(count: int, tree: int) -> list[int]:
     """Parent of each node in one of the two trees; the root is its own parent.
 
     The first is the in-order binary tree over 0 ... count - 1. The second is its mirror image where
-    the count is even, its shift by one where it is odd; then a leaf of one is inner in the other.
+    the count is even, its shift by one where it is odd. Then what is inner in one is a leaf of the
+    other, but for node 0 of an odd count.
 
     >>> tree_parents(8, 0), tree_parents(8, 1)
     ([0, 2, 4, 2, 0, 6, 4, 6], [1, 3, 1, 7, 5, 3, 5, 7])

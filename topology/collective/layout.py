@@ -62,12 +62,15 @@ def ring_orders(
     inside = [_inside_cycles(fabric, placement, node) for node in nodes]
     if len(nodes) == 1:
         return tuple(inside[0])
-    rails = min(_rail_count(fabric, placement, node) for node in nodes)
+    heads = _rail_heads(fabric, placement, nodes)
+    rails = len(heads[0])
     return tuple(
         tuple(
             rank
-            for i, (node, cycles) in enumerate(zip(nodes, inside, strict=True))
-            for rank in _through_node(fabric, placement, node, cycles, rail, i)
+            for cycles, head, (enter, leave) in zip(
+                inside, heads, _rails_met(len(nodes), rail, rails), strict=True
+            )
+            for rank in _through_node(cycles, rail, head[enter], head[leave])
         )
         for rail in range(rails)
     )
@@ -80,14 +83,13 @@ def node_chains(
     inside = [_inside_cycles(fabric, placement, node) for node in nodes]
     if len(nodes) == 1:
         return tuple((cycle,) for cycle in inside[0])
-    by_rail = [_ranks_by_rail(fabric, placement, node) for node in nodes]
-    rails = min(len(ranks) for ranks in by_rail)
+    heads = _rail_heads(fabric, placement, nodes)
     return tuple(
         tuple(
-            _starting_at(cycles[rail % len(cycles)], ranks[rail][0])
-            for cycles, ranks in zip(inside, by_rail, strict=True)
+            _starting_at(cycles[rail % len(cycles)], head[rail])
+            for cycles, head in zip(inside, heads, strict=True)
         )
-        for rail in range(rails)
+        for rail in range(len(heads[0]))
     )
 
 
@@ -96,22 +98,23 @@ def _starting_at(cycle: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return cycle[start:] + cycle[:start]
 
 
-def _through_node(
-    fabric: Fabric,
-    placement: Placement,
-    node: Sequence[int],
-    cycles: Sequence[tuple[int, ...]],
-    rail: int,
-    position: int,
-) -> tuple[int, ...]:
-    """Way through a node that enters by one rail and leaves by the next, back by turns.
+def _rails_met(nodes: int, rail: int, rails: int) -> Iterator[tuple[int, int]]:
+    """Rail by which a ring enters each node, and the one by which it leaves.
 
-    Even nodes enter by ``rail`` and leave by ``rail + 1``, odd ones the other way about, so that
-    two neighbours always meet on one rail.
+    Two neighbours meet on one rail, by turns ``rail + 1`` and ``rail``; where the nodes are odd in
+    number the last meets the first on a third rail. With fewer than three rails those two miss.
     """
-    by_rail = _ranks_by_rail(fabric, placement, node)
-    here, there = (by_rail[(rail + i) % len(by_rail)][0] for i in range(2))
-    enter, leave = (here, there) if position % 2 == 0 else (there, here)
+    leaves = [(rail + (i + 1) % 2) % rails for i in range(nodes)]
+    if nodes % 2 and rails > 2:
+        leaves[-1] = (rail + 2) % rails
+    for i, leave in enumerate(leaves):
+        yield rail if leaves[i - 1] == leave else leaves[i - 1], leave
+
+
+def _through_node(
+    cycles: Sequence[tuple[int, ...]], rail: int, enter: int, leave: int
+) -> tuple[int, ...]:
+    """Way through a node's ranks from one to another: round a cycle where they are neighbours."""
     if enter == leave:
         return _starting_at(cycles[rail % len(cycles)], enter)
     for cycle in (cycles[rail % len(cycles)], *cycles):
@@ -123,20 +126,22 @@ def _through_node(
     return (enter, *between, leave)
 
 
-def _rail_count(fabric: Fabric, placement: Placement, node: Sequence[int]) -> int:
-    return len(_ranks_by_rail(fabric, placement, node))
-
-
-def _ranks_by_rail(
-    fabric: Fabric, placement: Placement, node: Sequence[int]
+def _rail_heads(
+    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
 ) -> list[tuple[int, ...]]:
-    """Ranks of a node by the NIC they send through."""
-    by_nic: dict[int, list[int]] = defaultdict(list)
-    for rank in node:
-        endpoint = placement.endpoints[rank]
-        nics = fabric.node_of[endpoint.host].graph.nic_of_gpu
-        by_nic[nics.get(endpoint.slot, 0)].append(rank)
-    return [tuple(by_nic[nic]) for nic in sorted(by_nic)]
+    """First rank of each rail in each node: the rails that all nodes have, then others."""
+    first_of_nic: list[dict[int, int]] = [{} for _ in nodes]
+    for node, first in zip(nodes, first_of_nic, strict=True):
+        for rank in node:
+            endpoint = placement.endpoints[rank]
+            nics = fabric.node_of[endpoint.host].graph.nic_of_gpu
+            first.setdefault(nics.get(endpoint.slot, 0), rank)
+    common = set.intersection(*(set(first) for first in first_of_nic))
+    rails = min(len(first) for first in first_of_nic)
+    return [
+        tuple(first[nic] for nic in sorted(first, key=lambda nic: (nic not in common, nic))[:rails])
+        for first in first_of_nic
+    ]
 
 
 def _inside_cycles(

@@ -1,13 +1,13 @@
 """Placement: which endpoint carries which rank. Packs, spreads, reads and writes placements."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fleet import HostName
 from topology.errors import WorkloadError
 from topology.fabric.domains import NvlinkDomain
-from topology.fabric.from_fleet import Fabric
+from topology.fabric.from_fleet import Fabric, slot_from_text
 from topology.fabric.routes import Endpoint
 
 
@@ -60,18 +60,21 @@ def free_endpoints(fabric: Fabric) -> list[Endpoint]:
 def pack(fabric: Fabric, ranks: int, *, among: Sequence[Endpoint] | None = None) -> Placement:
     """As few NVLink domains and nodes as possible, ``among`` these endpoints or all.
 
-    The smallest domain that has room; else domains with most room first, fewest nodes within each.
+    The smallest domain that has room; else domains with most room first, of equals those of the
+    node with most room, fewest nodes within each.
 
     Raises:
         WorkloadError: more ranks than endpoints.
     """
-    by_domain = _by_domain(fabric, _enough(fabric, ranks, among))
+    endpoints = _enough(fabric, ranks, among)
+    by_domain = _by_domain(fabric, endpoints)
     fitting = [ends for ends in by_domain.values() if len(ends) >= ranks]
     if fitting:
         smallest = min(fitting, key=len)
         return Placement(tuple(fewest_nodes(smallest, ranks)))
     taken: list[Endpoint] = []
-    for ends in sorted(by_domain.values(), key=len, reverse=True):
+    on_host = Counter(endpoint.host for endpoint in endpoints)
+    for ends in sorted(by_domain.values(), key=lambda ends: (-len(ends), -on_host[ends[0].host])):
         room = ranks - len(taken)
         if room <= 0:
             break
@@ -107,9 +110,10 @@ def placement_from_text(fabric: Fabric, text: str, *, where: str) -> Placement:
         if not words:
             continue
         field = f"line {number}"
-        if len(words) != 2 or not words[1].isdecimal():
+        slot = slot_from_text(words[-1])
+        if len(words) != 2 or slot is None:
             raise WorkloadError(f"{line!r}", where=where, field=field, remedy="write: host slot")
-        endpoint = Endpoint(HostName(words[0]), int(words[1]))
+        endpoint = Endpoint(HostName(words[0]), slot)
         try:
             fabric.checked(endpoint)
         except WorkloadError as error:

@@ -64,31 +64,33 @@ def _apply(state: State, round_: Round, repetition: int, step: int) -> None:
         state[source, start : start + count].copy()
         for source, start, count in zip(round_.source, first, round_.chunk_count, strict=True)
     ]
-    written: set[tuple[int, int]] = set()
+    copied: set[tuple[int, int]] = set()
+    added: set[tuple[int, int]] = set()
     for i, data in enumerate(sent):
         destination, start = int(round_.destination[i]), int(first[i])
-        if not data.any(axis=1).all():
+        if len(data) < max(1, round_.chunk_count[i]) or not data.any(axis=1).all():
             raise ScheduleError(
                 "sends a chunk it does not hold",
                 field=f"rank {round_.source[i]}, step {step}, chunk {start}",
             )
         here = state[destination, start : start + len(data)]
+        chunks = {(destination, chunk) for chunk in range(start, start + len(data))}
         if round_.reduces[i]:
             here += data
+            added |= chunks
         else:
             here[:] = data
-            _check_written_once(written, destination, start, len(data), step)
+            _check_apart(copied, chunks, step)
+            copied |= chunks
+    _check_apart(copied, added, step)
 
 
-def _check_written_once(
-    written: set[tuple[int, int]], rank: int, start: int, count: int, step: int
-) -> None:
-    for chunk in range(start, start + count):
-        if (rank, chunk) in written:
-            raise ScheduleError(
-                "two messages overwrite one chunk", field=f"rank {rank}, step {step}, chunk {chunk}"
-            )
-        written.add((rank, chunk))
+def _check_apart(copied: set[tuple[int, int]], other: set[tuple[int, int]], step: int) -> None:
+    for rank, chunk in sorted(copied & other):
+        raise ScheduleError(
+            "a message overwrites what another of its step writes",
+            field=f"rank {rank}, step {step}, chunk {chunk}",
+        )
 
 
 def _check_channel_use(round_: Round, step: int) -> None:

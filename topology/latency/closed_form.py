@@ -32,10 +32,12 @@ def ring_gather_s(*, ranks: int, size_bytes: float, alpha_s: float, bytes_per_s:
 def tree_broadcast_s(*, ranks: int, size_bytes: float, alpha_s: float, bytes_per_s: float) -> float:
     """Time of a binomial broadcast of one piece. [s]
 
-    ``ceil(log2 n) (alpha + S / B)``: the root sends to each child in turn, a rank deeper down waits
-    for its parent; the longest of both ways has ceil(log2 n) messages.
+    ``floor(log2 n) alpha + ceil(log2 n) S / B``: the root sends to each child in turn, a rank
+    deeper down waits for its parent. Rank 2^k - 1, k = floor(log2 n), is the last to be reached: by
+    k messages, behind one more that leaves the root first where n is no power of two.
     """
-    return (ranks - 1).bit_length() * (alpha_s + size_bytes / bytes_per_s)
+    deep, turns = ranks.bit_length() - 1, (ranks - 1).bit_length()
+    return deep * alpha_s + turns * size_bytes / bytes_per_s
 
 
 def tree_all_reduce_s(
@@ -43,9 +45,11 @@ def tree_all_reduce_s(
 ) -> float:
     """Time of a binomial reduce and broadcast of one piece. [s]
 
-    ``2 ceil(log2 n) (alpha + S / B)``.
+    ``2 k alpha + (k + ceil(log2 n)) S / B``, k = floor(log2 n): the reduce has k messages one after
+    another, for a rank sends only once.
     """
-    return 2 * tree_broadcast_s(
+    reduce_s = (ranks.bit_length() - 1) * (alpha_s + size_bytes / bytes_per_s)
+    return reduce_s + tree_broadcast_s(
         ranks=ranks, size_bytes=size_bytes, alpha_s=alpha_s, bytes_per_s=bytes_per_s
     )
 
@@ -53,10 +57,10 @@ def tree_all_reduce_s(
 def recursive_doubling_s(
     *, ranks: int, size_bytes: float, alpha_s: float, bytes_per_s: float
 ) -> float:
-    """Time of a recursive doubling all-reduce. [s]
+    """Time of a recursive doubling all-reduce of a power of two ranks, else a bound from above. [s]
 
     ``(log2 p + 2 [n > p]) (alpha + S / B)``, p the largest power of two not above n: ranks beyond p
-    fold in before and are answered after.
+    fold in before and are answered after. Where few fold in, others need not wait for them.
     """
     steps = ranks.bit_length() - 1
     folded = 2 if ranks != 1 << steps else 0

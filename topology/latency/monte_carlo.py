@@ -48,11 +48,20 @@ class _Scatter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
-    """A round with its lanes: the rows of the state that each message reads and writes."""
+    """A round made ready: its messages ordered by jitter law, with the state rows they touch.
 
-    cost: RoundCost
+    ``laws``: (number of a law, first, end) of each run of messages with one law.
+    """
+
+    is_lockstep: bool
     source: IntArray
     destination: IntArray
+    sender: IntArray
+    wire_s: FloatArray
+    software_s: FloatArray
+    bandwidth_s: FloatArray
+    message_s: FloatArray
+    laws: tuple[tuple[int, int, int], ...]
     arrive: _Scatter
     leave: _Scatter | None
 
@@ -131,41 +140,43 @@ def _step(
     noise: tuple[Sequence[MessageNoise], np.random.Generator] | None,
 ) -> None:
     """All messages of one step: shapes (m, trials)."""
-    cost = plan.cost
     time = ready[plan.source]
-    if cost.round.lockstep:
+    if plan.is_lockstep:
         np.maximum(time, ready[plan.destination], out=time)
     elif plan.leave is not None:
-        np.maximum(time, free[cost.round.source], out=time)
-        plan.leave.raise_to(free, time + cost.bandwidth_s[:, None])
-    time += cost.message_s[:, None]
+        np.maximum(time, free[plan.sender], out=time)
+        plan.leave.raise_to(free, time + plan.bandwidth_s[:, None])
+    time += plan.message_s[:, None]
     if noise is not None:
-        _add_noise(time, cost.jitter, *noise)
+        noises, rng = noise
+        for law, first, end in plan.laws:
+            noises[law].add_to(time[first:end], rng)
     plan.arrive.raise_to(ready, time)
-
-
-def _add_noise(
-    time: FloatArray, jitter: IntArray, noises: Sequence[MessageNoise], rng: np.random.Generator
-) -> None:
-    if len(noises) == 1:
-        noises[0].add_to(time, rng)
-        return
-    for number, noise in enumerate(noises):
-        rows = np.flatnonzero(jitter == number)
-        if rows.size:
-            part = time[rows]
-            noise.add_to(part, rng)
-            time[rows] = part
 
 
 def _plan(cost: RoundCost, channels: int, repetition: int) -> _Plan:
     round_ = cost.round
+    order = np.argsort(cost.jitter, kind="stable")
     channel = round_.channel + repetition * round_.channel_shift
-    source = round_.source * channels + channel
-    destination = round_.destination * channels + channel
+    source = (round_.source * channels + channel)[order]
+    destination = (round_.destination * channels + channel)[order]
+    sender = round_.source[order]
     holds = bool(cost.bandwidth_s.any()) and not round_.lockstep
-    leave = _Scatter(round_.source) if holds else None
-    return _Plan(cost, source, destination, _Scatter(destination), leave)
+    laws, starts = np.unique(cost.jitter[order], return_index=True)
+    ends = [*starts[1:].tolist(), len(order)]
+    return _Plan(
+        is_lockstep=round_.lockstep,
+        source=source,
+        destination=destination,
+        sender=sender,
+        wire_s=cost.wire_s[order],
+        software_s=cost.software_s[order],
+        bandwidth_s=cost.bandwidth_s[order],
+        message_s=cost.message_s[order],
+        laws=tuple(zip(laws.tolist(), starts.tolist(), ends, strict=True)),
+        arrive=_Scatter(destination),
+        leave=_Scatter(sender) if holds else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,26 +218,23 @@ def noiseless_breakdown(costs: Costs) -> Breakdown:
 
 def _trace_step(plan: _Plan, ready: FloatArray, free: FloatArray) -> None:
     """A noiseless step on (time, wire, software, bandwidth) rows: the later row wins whole."""
-    cost = plan.cost
     start = ready[plan.source]
-    if cost.round.lockstep:
+    if plan.is_lockstep:
         start = _later(start, ready[plan.destination])
     elif plan.leave is not None:
-        start = _later(start, free[cost.round.source])
-        left = start + _terms(cost, bandwidth_only=True)
+        start = _later(start, free[plan.sender])
+        nothing = np.zeros_like(plan.wire_s)
+        left = start + _terms(nothing, nothing, plan.bandwidth_s)
         order = np.argsort(left[:, 0], kind="stable")
-        free[cost.round.source[order]] = _later(left, free[cost.round.source])[order]
-    arrival = start + _terms(cost, bandwidth_only=False)
+        free[plan.sender[order]] = _later(left, free[plan.sender])[order]
+    arrival = start + _terms(plan.wire_s, plan.software_s, plan.bandwidth_s)
     order = np.argsort(arrival[:, 0], kind="stable")
     ready[plan.destination[order]] = _later(arrival, ready[plan.destination])[order]
 
 
-def _terms(cost: RoundCost, *, bandwidth_only: bool) -> FloatArray:
-    wire, software = cost.wire_s, cost.software_s
-    if bandwidth_only:
-        wire = software = np.zeros_like(wire)
-    bandwidth = cost.bandwidth_s
-    return np.stack([wire + software + bandwidth, wire, software, bandwidth], axis=1)
+def _terms(wire_s: FloatArray, software_s: FloatArray, bandwidth_s: FloatArray) -> FloatArray:
+    total_s = wire_s + software_s + bandwidth_s
+    return np.stack([total_s, wire_s, software_s, bandwidth_s], axis=1)
 
 
 def _later(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -6,7 +6,13 @@ from typing import Any, Final
 from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
 from topology.fabric.report import Table
 from topology.latency.monte_carlo import Breakdown
-from topology.latency.stack import StackFigures
+from topology.latency.stack import (
+    LaunchFigures,
+    NcclFigures,
+    PipelineFigures,
+    ProtocolFigures,
+    StackFigures,
+)
 from topology.latency.summary import PERCENTILES, LatencySummary
 
 SCHEMA_VERSION: Final = 1
@@ -50,9 +56,7 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "breakdown": {name: asdict(terms) for name, terms in summary.breakdown.items()},
         "attribution": None,
         "band": None,
-        "considered": [
-            {"name": name, "noiseless_s": time_s} for name, time_s in summary.considered
-        ],
+        "considered": [asdict(way) for way in summary.considered],
     }
 
 
@@ -73,9 +77,12 @@ def summary_lines(summary: LatencySummary) -> list[str]:
 
 def headline(summary: LatencySummary) -> str:
     """What was simulated, where."""
+    joined = f" in {_count(summary.domains, 'NVLink domain')}"
+    if summary.domains == summary.ranks > 1:
+        joined = ", no NVLink between them"
     return (
-        f"{summary.collective} of {text_from_bytes(summary.size_bytes)} over {summary.ranks} ranks "
-        f"on {_count(summary.nodes, 'node')} in {_count(summary.domains, 'NVLink domain')}"
+        f"{summary.collective} of {text_from_bytes(summary.size_bytes)} over "
+        f"{_count(summary.ranks, 'rank')} on {_count(summary.nodes, 'node')}{joined}"
     )
 
 
@@ -122,7 +129,10 @@ def _considered(summary: LatencySummary, most: int = 5) -> list[str]:
     others = summary.considered[1:most]
     if not others:
         return []
-    text = "; ".join(f"{name} {text_from_seconds(time_s)}" for name, time_s in others)
+    text = "; ".join(
+        f"{way.name} {text_from_seconds(way.noiseless_s)}{' or more' * way.is_bound}"
+        for way in others
+    )
     return [f"not chosen (noiseless): {text}"]
 
 
@@ -138,18 +148,28 @@ def stack_table(figures: StackFigures) -> Table:
         told = [(f"{protocol} base, {f}", getattr(row.base_s, f)) for f in _FAMILIES]
         for kind, hop in row.hop_s.items():
             told += [(f"{protocol} hop over {kind}, {f}", getattr(hop, f)) for f in _FAMILIES]
-        tail = (row.confidence.value, " ".join(row.sources), row.basis)
+        tail = _tail(row)
         rows += [(name, text_from_seconds(value), *tail) for name, value in told]
         rows.append((f"{protocol} payload", f"{row.payload_ratio:g}", *tail))
         if row.in_switch_leg_s is not None:
             leg = text_from_seconds(row.in_switch_leg_s)
             rows.append((f"{protocol} leg in the switch", leg, *tail))
     for launch, start in figures.launch.items():
-        tail = (start.confidence.value, " ".join(start.sources), start.basis)
+        tail = _tail(start)
         rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
         further = text_from_seconds(start.per_further_gpu_s)
         rows.append((f"launch by {launch}, each further GPU", further, *tail))
+    contained = text_from_seconds(figures.nccl.contained_launch_s)
+    rows.append(("launch in each base", contained, *_tail(figures.nccl)))
+    rows.append(("piece", text_from_bytes(figures.pipeline.piece_bytes), *_tail(figures.pipeline)))
+    rows.append(("most pieces", str(figures.pipeline.most_pieces), *_tail(figures.pipeline)))
     return header, rows
+
+
+def _tail(
+    row: ProtocolFigures | LaunchFigures | PipelineFigures | NcclFigures,
+) -> tuple[str, str, str]:
+    return row.confidence.value, " ".join(row.sources), row.basis
 
 
 _FAMILIES: Final = ("ring", "tree")

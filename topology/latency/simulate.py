@@ -25,7 +25,12 @@ from topology.latency.monte_carlo import (
 )
 from topology.latency.noise import noises_of
 from topology.latency.stack import Stack, load_stack_figures
-from topology.latency.summary import PERCENTILES, LatencySummary, percentile_ranges
+from topology.latency.summary import (
+    PERCENTILES,
+    Considered,
+    LatencySummary,
+    percentile_ranges,
+)
 from topology.words import AlgorithmName, Collective, Launch, NoiseName, Protocol, StackName
 
 WORTH_IT: Final = 1e-3
@@ -54,13 +59,13 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """A schedule with its costs, and every other that was considered with its noiseless time."""
+    """A schedule with its costs, and all that were considered, itself first."""
 
     schedule: Schedule
     stack: Stack
     costs: Costs
     noiseless_s: float
-    considered: tuple[tuple[str, float], ...]
+    considered: tuple[Considered, ...]
 
 
 def simulate(
@@ -164,19 +169,18 @@ def choose(fabric: Fabric, placement: Placement, routes: RouteMap, scenario: Sce
     if not names:
         raise ScheduleError(f"no algorithm does {scenario.collective.value} here")
     best: Choice | None = None
-    times: dict[str, float] = {}
+    ways: dict[str, tuple[float, bool]] = {}
     for schedule in _schedules(names, request, scenario.size_bytes):
         routed = route_schedule(schedule, routes, scenario.size_bytes)
         for stack in stacks:
             if schedule.switches and not stack.can_reduce_in_switch():
                 continue
             costs = schedule_costs(routed, stack)
-            label = _label(schedule, stack)
-            if best is not None and _at_least_s(costs) > best.noiseless_s:
-                times.setdefault(label, _at_least_s(costs))
-                continue
-            time_s = noiseless_s(costs)
-            times[label] = min(times.get(label, time_s), time_s)
+            label, time_s = _label(schedule, stack), _at_least_s(costs)
+            is_bound = best is not None and time_s > best.noiseless_s
+            if not is_bound:
+                time_s = noiseless_s(costs)
+            ways[label] = min(ways.get(label, (time_s, is_bound)), (time_s, is_bound))
             if best is None or time_s < best.noiseless_s * (1 - WORTH_IT):
                 best = Choice(schedule, stack, costs, time_s, ())
     if best is None:
@@ -185,7 +189,9 @@ def choose(fabric: Fabric, placement: Placement, routes: RouteMap, scenario: Sce
             field="--protocol",
             remedy="use --protocol simple",
         )
-    return replace(best, considered=tuple(sorted(times.items(), key=lambda row: row[1])))
+    chosen = _label(best.schedule, best.stack)
+    order = sorted(ways, key=lambda label: (label != chosen, ways[label]))
+    return replace(best, considered=tuple(Considered(label, *ways[label]) for label in order))
 
 
 def _schedules(names: list[str], request: Request, size_bytes: int) -> Iterator[Schedule]:
@@ -221,6 +227,12 @@ def _stacks(fabric: Fabric, placement: Placement, scenario: Scenario) -> Iterato
     is_nvidia = _all_nvidia(fabric, placement)
     name = scenario.stack or (StackName.NCCL if is_nvidia else StackName.WIRE)
     if name is StackName.WIRE:
+        if scenario.protocol is not None:
+            raise WorkloadError(
+                "the wire stack has no protocols",
+                field=f"--protocol {scenario.protocol}",
+                remedy="leave it out, or use --stack nccl",
+            )
         yield Stack(name, None, scenario.launch, figures)
         return
     if not is_nvidia:

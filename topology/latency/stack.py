@@ -69,6 +69,7 @@ class NcclFigures(Figures):
     contained_launch_s: NonNegativeFloat
     sources: tuple[Words, ...] = Field(min_length=1)
     basis: Words
+    confidence: Confidence
 
 
 class StackFigures(Figures):

@@ -18,12 +18,22 @@ COVERAGE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
+class Considered:
+    """A way that was considered; ``is_bound``: it takes at least so long, and was not replayed."""
+
+    name: str
+    noiseless_s: float
+    is_bound: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LatencySummary:
     """The distribution of one collective's completion time. Times in seconds, rates in B/s.
 
     ``interval``: for each percentile a range that covers the true one in 95 % of runs, whatever the
     law (order statistics); its upper end is None where the trials do not reach that far, and then
     the percentile itself is None too. Without noise: all percentiles are ``noiseless_s``.
+    ``considered``: the chosen way first, then the others by time.
     """
 
     collective: str
@@ -47,7 +57,7 @@ class LatencySummary:
     trials: int | None
     seed: int | None
     breakdown: dict[str, Breakdown]
-    considered: tuple[tuple[str, float], ...]
+    considered: tuple[Considered, ...]
 
     @property
     def tail_ratio(self) -> float:
@@ -66,16 +76,17 @@ def percentile_ranges(
     for name, q in PERCENTILES.items():
         low, high = order_statistics(len(ordered), q)
         upper = None if high is None else float(ordered[high])
-        ranges[name] = (float(ordered[low]), upper)
+        ranges[name] = (0.0 if low is None else float(ordered[low]), upper)
         values[name] = None if upper is None else float(np.quantile(ordered, q))
     return values, ranges
 
 
-def order_statistics(count: int, q: float) -> tuple[int, int | None]:
+def order_statistics(count: int, q: float) -> tuple[int | None, int | None]:
     """Indices into ``count`` sorted samples that enclose the q-quantile in 95 % of runs.
 
-    The number of samples below the quantile is binomial: the lower index is the last with at most
-    2.5 % below it, the upper the first with at most 2.5 % above; None: not even the largest is.
+    The number of samples below the quantile is binomial: the lower index is the last that lies
+    above it in at most 2.5 % of runs, the upper the first that lies below it in at most 2.5 %;
+    None: no sample does, not even the smallest or the largest.
 
     >>> order_statistics(10_000, 0.999)
     (9982, 9996)
@@ -85,7 +96,7 @@ def order_statistics(count: int, q: float) -> tuple[int, int | None]:
     tail = (1 - COVERAGE) / 2
     low = _binomial_quantile(count, q, tail)
     high = _binomial_quantile(count, q, 1 - tail)
-    return max(low - 1, 0), high if high < count else None
+    return low - 1 if low else None, high if high < count else None
 
 
 @cache

@@ -92,7 +92,7 @@ def plan_workload(
             f"{workload.gpus} GPUs asked, {free} free of {len(fabric.endpoints)}",
             where=workload.name,
             field="gpus",
-            remedy=f"ask for {free} or fewer",
+            remedy=f"ask for {free} or fewer" if free else "free some first",
         )
     scenario = Scenario(
         collective=workload.collective,
@@ -107,7 +107,7 @@ def plan_workload(
         if progress is not None:
             progress(move.title)
         candidates.append(_evaluate(fabric, move, workload.gpus, scenario, candidates))
-    chosen = _choose(candidates, objective)
+    chosen = _choose(candidates, objective, workload.target_p99_s)
     if chosen is None:
         texts = "; ".join(f"{c.move.name}: {c.text}" for c in candidates)
         raise NoCandidateError(f"no candidate can run: {texts}", where=workload.name)
@@ -142,11 +142,14 @@ def _evaluate(
     return Candidate(move, Reason.CHOSEN, "", placement, summary, samples)
 
 
-def _choose(candidates: Sequence[Candidate], objective: Objective) -> Candidate | None:
-    """The most scaled-in of those that cannot be told from the best."""
+def _choose(
+    candidates: Sequence[Candidate], objective: Objective, target_p99_s: float | None
+) -> Candidate | None:
+    """The most scaled-in of those that cannot be told from the best and keep the target, if any."""
     runnable = [c for c in candidates if c.reason is Reason.CHOSEN]
     if not runnable:
         return None
+    runnable = [c for c in runnable if not _misses(c, target_p99_s)] or runnable
     fastest = min(runnable, key=lambda c: _value(c, objective))
     as_fast = [c for c in runnable if _is_as_fast(c, fastest, objective)]
     return min(as_fast, key=lambda c: (_width(c), _value(c, objective)))
@@ -173,10 +176,14 @@ def _judged(
     candidate = replace(candidate, probability=probability)
     if candidate.reason is Reason.SAME_PLACEMENT:
         return candidate
-    p99 = _p99(candidate)
+    if _misses(candidate, target_p99_s):
+        text = "its p99 is over the target"
+        if _p99(candidate) is None:
+            text = "too few trials to show that its p99 keeps the target"
+        elif candidate.move is chosen.move:
+            text = "the best, and not enough"
+        return replace(candidate, reason=Reason.MISSES_TARGET, text=text)
     if candidate.move is chosen.move:
-        if target_p99_s is not None and p99 is not None and p99 > target_p99_s:
-            return replace(candidate, reason=Reason.MISSES_TARGET, text="the best, and not enough")
         return replace(candidate, text=_words_for_chosen(candidate))
     ratio = _value(candidate, objective) / _value(chosen, objective)
     if _is_as_fast(candidate, chosen, objective) and _width(candidate) > _width(chosen):
@@ -230,6 +237,12 @@ def _interval(candidate: Candidate, objective: Objective) -> tuple[float, float 
     assert candidate.summary is not None, "only candidates that ran are compared"
     interval = candidate.summary.interval
     return None if interval is None else interval[objective.key]
+
+
+def _misses(candidate: Candidate, target_p99_s: float | None) -> bool:
+    """Whether a p99 is over the target, or the trials do not carry one."""
+    p99 = _p99(candidate)
+    return target_p99_s is not None and (p99 is None or p99 > target_p99_s)
 
 
 def _p99(candidate: Candidate) -> float | None:

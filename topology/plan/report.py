@@ -7,9 +7,8 @@ from topology.plan.planner import Candidate, Plan, Verdict
 
 SCHEMA_VERSION: Final = 1
 DEFINITION: Final = (
-    "scale in: the same work in fewer nodes and NVLink domains, closer together; "
-    "scale out: more nodes across the network "
-    "(an autoscaler means removing and adding instances; we do not)"
+    "scale in: the same work in fewer nodes and NVLink domains, closer together\n"
+    "scale out: more nodes across the network (autoscalers mean removing and adding instances)"
 )
 
 

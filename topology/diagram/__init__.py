@@ -1,0 +1,1 @@
+"""Diagrams: positions are data, pens only draw. Imports nothing heavy."""

@@ -1,13 +1,22 @@
 """The public Python API: the arrows of the flow under the names of the commands."""
 
 from topology.collective.placement import Placement, pack
+from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.simulate import Scenario
 from topology.latency.simulate import simulate as simulate_placement
 from topology.latency.summary import LatencySummary
 from topology.plan.planner import Plan, plan_workload
 from topology.plan.workload import Workload
-from topology.words import AlgorithmName, Collective, Launch, NoiseName, Objective, StackName
+from topology.words import (
+    AlgorithmName,
+    Collective,
+    Launch,
+    NoiseName,
+    Objective,
+    Protocol,
+    StackName,
+)
 
 
 def simulate(
@@ -18,6 +27,7 @@ def simulate(
     gpus: int | None = None,
     placement: Placement | None = None,
     algorithm: AlgorithmName | str = AlgorithmName.AUTO,
+    protocol: Protocol | str | None = None,
     launch: Launch | str = Launch.PROCESS,
     stack: StackName | str | None = None,
     noise: NoiseName | str = NoiseName.DEDICATED,
@@ -27,9 +37,10 @@ def simulate(
     """The distribution of a collective's completion time on a fabric. [s]
 
     Without ``placement`` the ranks are packed: ``gpus`` of them, or as many as there are.
+    ``protocol`` None: the fastest.
 
     Raises:
-        WorkloadError: more ranks than endpoints, a size below one byte.
+        WorkloadError: more ranks than endpoints or other than placed, a size below one byte.
         UnreachableError: ranks that no known link joins.
         ValueError: a word that is none of its set.
 
@@ -39,18 +50,22 @@ def simulate(
     >>> calm.algorithm, f"{calm.noiseless_s * 1e9:.0f} ns"
     ('nvls', '1524 ns')
     """
-    ranks = len(fabric.endpoints) if gpus is None else gpus
+    if placement is None:
+        placement = pack(fabric, len(fabric.endpoints) if gpus is None else gpus)
+    elif gpus not in (None, placement.ranks):
+        raise WorkloadError(f"{placement.ranks} ranks placed, {gpus} asked", field="gpus")
     scenario = Scenario(
         collective=Collective(collective),
         size_bytes=size_bytes,
         algorithm=AlgorithmName(algorithm),
+        protocol=None if protocol is None else Protocol(protocol),
         launch=Launch(launch),
         stack=None if stack is None else StackName(stack),
         noise=NoiseName(noise),
         trials=trials,
         seed=seed,
     )
-    return simulate_placement(fabric, placement or pack(fabric, ranks), scenario)
+    return simulate_placement(fabric, placement, scenario)
 
 
 def plan_fleet(

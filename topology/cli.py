@@ -41,20 +41,20 @@ app = make_app("Links of a fleet with their latency, collectives in percentiles,
 
 Ranks = Annotated[
     int | None,
-    typer.Option("--gpus", "--ranks", help="World size [default: all there are].", min=1),
+    typer.Option("--gpus", "--ranks", help="World size; default: all there are.", min=1),
 ]
 Stack = Annotated[
     StackName | None,
     typer.Option(
-        help="Count NCCL's software and launch, or the bare wire "
-        "[default: nccl on NVIDIA GPUs, else wire]."
+        help="Count NCCL's software and launch, or the bare wire; "
+        "default: nccl on NVIDIA GPUs, else wire."
     ),
 ]
 Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
 Trials = Annotated[
     int | None,
     typer.Option(
-        help="Noisy runs to replay [default: up to 10000, as a few seconds allow].", min=1
+        help="Noisy runs to replay; default: 200 to 10000, as a few seconds allow.", min=1
     ),
 ]
 
@@ -145,7 +145,6 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Simulate a collective: percentiles of its completion time, and what they are made of."""
-    from fleet.units import bytes_from_text
     from topology.fabric.from_fleet import load_fabric
     from topology.latency.report import summary_document, summary_lines
     from topology.latency.simulate import Scenario
@@ -153,7 +152,7 @@ def simulate(
 
     scenario = Scenario(
         collective=collective,
-        size_bytes=bytes_from_text(size),
+        size_bytes=_bytes("--size", size),
         algorithm=algorithm,
         protocol=protocol.protocol,
         launch=launch,
@@ -191,7 +190,9 @@ def plan(
     size: Annotated[
         str | None, typer.Option(help="One rank's whole buffer: 8, 64KiB, 1GiB.")
     ] = None,
-    gpus: Ranks = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", "--ranks", help="World size.", min=1)
+    ] = None,
     objective: Annotated[Objective, typer.Option(help="What to make small.")] = Objective.P99,
     target_p99: Annotated[
         str | None,
@@ -216,7 +217,7 @@ def plan(
     from fleet import write_bytes
     from topology.fabric.from_fleet import load_fabric
     from topology.plan.planner import Verdict, plan_workload
-    from topology.plan.report import candidate_table, plan_document, plan_lines
+    from topology.plan.report import candidate_table, plan_document, plan_lines, verdict_text
 
     wanted = _workload(workload, collective, size, gpus, target_p99)
     fabric = load_fabric(fleet_file)
@@ -234,9 +235,11 @@ def plan(
         )
     if output is not None and result.chosen is not None and result.chosen.placement is not None:
         write_bytes(result.chosen.placement.text().encode(), output)
-    if as_json:
+    if output == STDIO:
+        say(verdict_text(result))
+    elif as_json:
         print_json(plan_document(result))
-    elif output != STDIO:
+    else:
         head, *rest = plan_lines(result)
         print(head)
         print_table(*candidate_table(result), right=(1, 2, 3, 4, 5, 6))
@@ -251,7 +254,7 @@ def draw(
     *,
     view: Annotated[View, typer.Option(help="What to show.")] = View.RACKS,
     host: Annotated[
-        str | None, typer.Option(help="Node whose inside is shown [default: the first].")
+        str | None, typer.Option(help="Node whose inside is shown; default: the first.")
     ] = None,
     output: Annotated[
         str,
@@ -300,18 +303,18 @@ def _workload(
     target_p99: str | None,
 ) -> "Workload":
     """A workload from its file, or from the three options; options win over the file."""
-    from fleet.units import bytes_from_text, seconds_from_text
-    from topology.plan.workload import Workload, load_workload
+    from topology.plan.workload import load_workload, workload_from_document
 
     told = {
         "collective": collective,
-        "size_bytes": None if size is None else bytes_from_text(size),
+        "size_bytes": None if size is None else _bytes("--size", size),
         "gpus": gpus,
-        "target_p99_s": None if target_p99 is None else seconds_from_text(target_p99),
+        "target_p99_s": None if target_p99 is None else _seconds("--target-p99", target_p99),
     }
     given = {name: value for name, value in told.items() if value is not None}
     if path is not None:
-        return load_workload(path).model_copy(update=given)
+        told_there = load_workload(path).model_dump()
+        return workload_from_document({**told_there, **given}, where=path)
     missing = [name for name in ("collective", "size_bytes", "gpus") if name not in given]
     if missing:
         raise WorkloadError(
@@ -319,7 +322,28 @@ def _workload(
             field=", ".join(missing),
             remedy="give a workload file, or --collective, --size and --gpus",
         )
-    return Workload(kind="workload", schema_version=1, name="from the options", **given)
+    head = {"kind": "workload", "schema_version": 1, "name": "from the options"}
+    return workload_from_document({**head, **given}, where="options")
+
+
+def _bytes(option: str, text: str) -> int:
+    """A size from an option's text; a fault names the option."""
+    from fleet.units import UnitError, bytes_from_text
+
+    try:
+        return bytes_from_text(text)
+    except UnitError as error:
+        raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
+
+
+def _seconds(option: str, text: str) -> float:
+    """A duration from an option's text; a fault names the option."""
+    from fleet.units import UnitError, seconds_from_text
+
+    try:
+        return seconds_from_text(text)
+    except UnitError as error:
+        raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
 
 
 def main() -> None:

@@ -1,0 +1,146 @@
+"""The Python front door: the names of the commands, the same numbers, the same refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import topology
+from fleet import fleet_from_spec
+from tests.topology.command import WORK, write_maps
+from tests.topology.command import topology as command
+from topology.collective.placement import pack, spread
+from topology.errors import NoCandidateError, TopologyError, UnreachableError, WorkloadError
+from topology.fabric.from_fleet import Fabric
+from topology.latency.report import summary_document
+from topology.plan.planner import Verdict
+from topology.plan.report import plan_document
+from topology.words import Protocol
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_maps(tmp_path_factory.mktemp("maps"))
+
+
+@pytest.fixture(scope="module")
+def fabric(maps: Path) -> Fabric:
+    return topology.load_fabric(maps / "dgx.json")
+
+
+def test_every_public_name_is_there() -> None:
+    for name in topology.__all__:
+        assert getattr(topology, name).__name__ == name
+    assert {"load_fabric", "simulate", "plan_fleet", "Workload", "load_workload"} <= set(
+        topology.__all__
+    )
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'simulation'"):
+        topology.simulation  # noqa: B018
+
+
+def test_every_error_of_the_package_is_a_topology_error() -> None:
+    for error in (WorkloadError, UnreachableError, NoCandidateError):
+        assert issubclass(error, topology.TopologyError)
+    assert topology.TopologyError is TopologyError
+
+
+def test_simulate_gives_what_the_command_prints(maps: Path, fabric: Fabric) -> None:
+    summary = topology.simulate(
+        fabric,
+        collective="all_reduce",
+        size_bytes=65_536,
+        gpus=12,
+        algorithm="ring",
+        protocol="ll",
+        launch="graph",
+        stack="nccl",
+        noise="shared",
+        trials=500,
+        seed=7,
+    )
+    words = "--collective all_reduce --size 64KiB --gpus 12 --algorithm ring --protocol ll"
+    more = "--launch graph --stack nccl --noise shared --trials 500 --seed 7 --json"
+    printed = command("simulate", maps / "dgx.json", *words.split(), *more.split())
+    assert json.dumps(summary_document(summary), indent=2) + "\n" == printed.out
+
+
+def test_simulate_takes_all_ranks_unless_told(fabric: Fabric) -> None:
+    calm = topology.simulate(fabric, collective="all_gather", size_bytes=8, noise="none")
+    assert (calm.ranks, calm.nodes) == (16, 2)
+
+
+def test_simulate_takes_a_placement(fabric: Fabric) -> None:
+    placement = spread(fabric, 4)
+    calm = topology.simulate(
+        fabric, collective="all_reduce", size_bytes=8, placement=placement, noise="none"
+    )
+    assert (calm.ranks, calm.nodes) == (4, 2)
+    with pytest.raises(WorkloadError, match="gpus: 4 ranks placed, 5 asked"):
+        topology.simulate(
+            fabric, collective="all_reduce", size_bytes=8, placement=placement, gpus=5
+        )
+    same = topology.simulate(
+        fabric, collective="all_reduce", size_bytes=8, placement=placement, gpus=4, noise="none"
+    )
+    assert same == calm
+
+
+def test_members_of_the_sets_do_as_well_as_their_words(fabric: Fabric) -> None:
+    by_word, by_member = (
+        topology.simulate(
+            fabric, collective="all_reduce", size_bytes=8, protocol=protocol, noise="none"
+        )
+        for protocol in ("ll", Protocol.LL)
+    )
+    assert by_word == by_member
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"collective": "allreduce"},
+        {"algorithm": "magic"},
+        {"protocol": "fast"},
+        {"launch": "rocket"},
+        {"stack": "mpi"},
+        {"noise": "loud"},
+    ],
+)
+def test_word_outside_its_set_is_a_value_error(fabric: Fabric, wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=f"'{next(iter(wrong.values()))}' is not a valid"):
+        topology.simulate(
+            fabric,
+            **{"collective": "all_reduce", **wrong},  # type: ignore[arg-type]
+            size_bytes=8,
+        )
+
+
+def test_simulate_refuses_more_ranks_than_there_are(fabric: Fabric) -> None:
+    with pytest.raises(WorkloadError, match="17 ranks asked of 16"):
+        topology.simulate(fabric, collective="all_reduce", size_bytes=8, gpus=17)
+
+
+def test_plan_gives_what_the_command_prints(maps: Path, fabric: Fabric) -> None:
+    workload = topology.load_workload(maps / "work.yaml")
+    plan = topology.plan_fleet(fabric, workload, objective="p50", trials=500, seed=2)
+    options = ["--objective", "p50", "--trials", "500", "--seed", "2", "--json"]
+    printed = command("plan", maps / "dgx.json", maps / "work.yaml", *options)
+    assert json.dumps(plan_document(plan), indent=2) + "\n" == printed.out
+    assert plan.verdict is Verdict.SCALE_IN
+
+
+def test_plan_refuses_what_no_candidate_can_run(fabric: Fabric, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(f"{WORK}gpus: 17\n")
+    workload = topology.load_workload(tmp_path / "w.yaml")
+    with pytest.raises(topology.TopologyError, match="17 GPUs asked, 16 free"):
+        topology.plan_fleet(fabric, workload)
+
+
+def test_a_fabric_can_be_made_without_a_file() -> None:
+    fabric = topology.Fabric(fleet_from_spec("model:beowulf-2006 node:4"))
+    calm = topology.simulate(fabric, collective="broadcast", size_bytes=8, noise="none")
+    assert (calm.stack, calm.ranks) == ("wire", 4)
+    assert pack(fabric, 4).ranks == 4

@@ -1,0 +1,79 @@
+"""Samples do not go stale: each loads, checks clean, round-trips, and prints what is expected."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet import check_fleet, fleet_from_spec, load_fleet, save_fleet
+from fleet.inventory import take_inventory
+from fleet.merge import merge_snapshots, snapshots_of
+from tests.console_blocks import difference, examples_of, run
+from tests.contracts import assert_honest
+from topology.plan.workload import load_workload
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+FLEETS = sorted(SAMPLES.glob("fleets/*.json*"))
+WORKLOADS = sorted(SAMPLES.glob("workloads/*.yaml"))
+CAPTURES = sorted(path for path in SAMPLES.glob("captures/*") if path.is_dir())
+EXPECTED = sorted(SAMPLES.glob("expected/*.txt"))
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", FLEETS, ids=name_of)
+def test_fleet_loads_checks_clean_and_round_trips(path: Path, tmp_path: Path) -> None:
+    fleet = load_fleet(path)
+    assert check_fleet(fleet) == ()
+    for ending in (".json", ".json.gz"):
+        save_fleet(fleet, tmp_path / f"again{ending}")
+        assert load_fleet(tmp_path / f"again{ending}") == fleet
+
+
+@pytest.mark.parametrize("path", FLEETS, ids=name_of)
+def test_fleet_is_made_again_from_its_spec(path: Path) -> None:
+    fleet = load_fleet(path)
+    assert fleet.spec is not None
+    assert fleet_from_spec(fleet.spec) == fleet
+
+
+@pytest.mark.parametrize("path", FLEETS, ids=name_of)
+def test_fleet_is_made_again_from_its_snapshots(path: Path) -> None:
+    fleet = load_fleet(path)
+    again = merge_snapshots(
+        snapshots_of(fleet), switches=fleet.switches, cables=fleet.cables, spec=fleet.spec
+    )
+    assert again == fleet
+
+
+@pytest.mark.parametrize("path", WORKLOADS, ids=name_of)
+def test_workload_loads_and_names_itself_after_its_file(path: Path) -> None:
+    assert load_workload(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=name_of)
+def test_capture_maps_without_refusals_and_is_honest(path: Path) -> None:
+    gathered = take_inventory(files=[path])
+    assert gathered.refused == ()
+    assert gathered.fleet.nodes
+    assert check_fleet(gathered.fleet) == ()
+    for snapshot in snapshots_of(gathered.fleet):
+        assert_honest(snapshot)
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=name_of)
+def test_capture_says_that_it_is_made(path: Path) -> None:
+    assert "made" in (path / "NOTE.md").read_text().lower()
+
+
+@pytest.mark.parametrize("path", EXPECTED, ids=name_of)
+def test_command_prints_what_is_expected(
+    path: Path, root: Path, request: pytest.FixtureRequest
+) -> None:
+    (example,) = examples_of(path.read_text())
+    printed = run(example.command, root)
+    if request.config.getoption("--update-golden"):
+        path.write_text(f"$ {example.command}\n{printed}")
+        return
+    assert difference(example.expected, printed) is None

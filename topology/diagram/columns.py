@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from fleet import HostName
-from topology.diagram.fabric_view import MOST_COLUMNS
 from topology.diagram.legend import inside_samples
 from topology.diagram.metrics import natural_key
 from topology.fabric.from_fleet import Fabric
@@ -15,6 +14,7 @@ from topology.fabric.graph import all_links
 from topology.fabric.network import LEAF_TIER, host_of_vertex
 from topology.fabric.routes import Endpoint, LinkKind, Route
 
+MOST_COLUMNS: Final = 12
 _ACROSS: Final = {0: "same leaf", 2: "through a spine", 4: "through a core"}
 
 Vertex: TypeAlias = tuple[bool, str]

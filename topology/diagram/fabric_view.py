@@ -5,15 +5,14 @@ Where there are many, what is wired alike folds into one box that says how many 
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from fleet import HostName
-from fleet.units import text_from_rate, text_from_seconds
+from topology.diagram.cables import Cabling
 from topology.diagram.columns import Column, Vertex, columns, route_samples
+from topology.diagram.fabric_words import bus_of, rails_text, tier_name
 from topology.diagram.layout import (
-    Align,
     Anchor,
     Body,
     Box,
@@ -21,36 +20,32 @@ from topology.diagram.layout import (
     LegendEntry,
     LegendTable,
     Line,
-    Point,
     Role,
     Sheet,
     Style,
     Text,
     Tier,
+    chip,
     link_look,
 )
 from topology.diagram.legend import (
+    MOST_SLOTS,
     Bundle,
     link_bundles,
     link_legend,
     route_legend,
     sheet_notes,
-    span,
 )
 from topology.diagram.metrics import counted, fitted, name_range, natural_key, text_width
 from topology.diagram.slots import fleet_name, ranks_text
-from topology.fabric.domains import scale_up_ends
 from topology.fabric.from_fleet import Fabric, FabricNode
-from topology.fabric.graph import all_links, links_between
-from topology.fabric.network import LEAF_TIER, host_of_vertex
-from topology.fabric.report import TIER_NAMES
+from topology.fabric.graph import all_links
+from topology.fabric.network import LEAF_TIER
 
-MOST_COLUMNS: Final = 12
 MOST_SWITCHES: Final = 10
 MOST_LINES: Final = 40
 MOST_NODES: Final = 4
 MOST_SHAPES: Final = 3
-MOST_SLOTS: Final = 16
 
 _CAPTION: Final = 112.0
 _COLUMN: Final = 118.0
@@ -66,7 +61,6 @@ _RACK_GAP: Final = 36.0
 _MARK: Final = 9.0
 _PAD: Final = 9.0
 
-"""Whether it is a host, and its name."""
 Place: TypeAlias = tuple[float, float, float]
 """Left, top and width."""
 
@@ -190,7 +184,10 @@ class _Picture:
         ranks = ranks_text(self.fabric).split(", ")
         details = (counted(len(self.fabric.nodes), "node"), *ranks)
         self.tiers.append(Tier("nodes", details, y, _PLAIN_NODE))
-        self._add_cables()
+        cabling = Cabling(self.fabric, self.box_of, self.nodes_y)
+        self.lines += cabling.lines
+        self.texts += cabling.texts
+        self.tiers += cabling.tiers
         boxes = tuple(self.boxes.values())
         return Body(
             self.width, bottom, boxes, tuple(self.lines), tuple(self.texts), tuple(self.tiers)
@@ -213,7 +210,7 @@ class _Picture:
             if len(fold) > 1:
                 name = label = counted(len(fold), tier_name(tier))
                 name = f"{name} from {fold[0]}"
-                label += _rails_text(self.fabric, fold) if tier == LEAF_TIER else ""
+                label += rails_text(self.fabric, fold) if tier == LEAF_TIER else ""
                 details = [fitted(name_range(fold), wide - 6, 6.5)]
             at = x + share * i + (share - wide) / 2, y, wide, _ROW
             box = Box(name, BoxKind.SWITCH, *at, fitted(label, wide - 6, 7.5), tuple(details))
@@ -297,7 +294,7 @@ class _Picture:
             points = (x, node.bottom), (x, switch.y)
             ends = node.name, switch.name
             self.lines.append(Line(points, bundle.kind, look, ends, bundle.text, level=1))
-            self.texts.append(_chip(x, y, bundle.text, Role.NVLINK_PANEL))
+            self.texts.append(chip(x, y, bundle.text, Role.NVLINK_PANEL))
 
     def _add_node(self, hosts: Sequence[HostName], place: Place, domain: Box | None = None) -> Box:
         """The box of some nodes, one of them drawn: its slots, and the bus that joins them."""
@@ -339,7 +336,7 @@ class _Picture:
             marks.append(self._add(replace(mark, inside=node.name, count=count)))
         if around is not node or not first.graph.is_gpu_node:
             return
-        kind, texts, role = _bus(first)
+        kind, texts, role = bus_of(first)
         left, wide = marks[0].x - 3, marks[-1].right - marks[0].x + 6
         label = next((t for t in texts if text_width(t, 6.5) <= wide - 4), "")
         at, style = (left, top + size + 9, wide, 14.0), Style(size_pt=6.5)
@@ -348,88 +345,6 @@ class _Picture:
         for mark in marks:
             points = (mark.mid_x, mark.bottom), (mark.mid_x, bus.y)
             self.lines.append(Line(points, kind, link_look(kind), (mark.name, bus.name), "", 1))
-
-    def _add_cables(self) -> None:
-        """One line for all cables between two boxes; their sum stands beside each gap."""
-        gaps: dict[tuple[float, float], list[_Cables]] = defaultdict(list)
-        for (low, high, _), bundle in self._bundles().items():
-            cables = _Cables(self.boxes[low], self.boxes[high], bundle)
-            is_node = cables.low.kind is BoxKind.NODE
-            gaps[self.nodes_y if is_node else cables.low.y, cables.high.y].append(cables)
-        for (low_y, high_y), members in gaps.items():
-            if low_y > high_y:
-                self._add_gap(members)
-            else:
-                self._add_side_lines(members)
-
-    def _bundles(self) -> dict[tuple[str, str, str], Bundle]:
-        """Cables by the boxes at their ends, the lower one first, and by kind."""
-        tier_of = self.fabric.network.tier_of
-        bundles: dict[tuple[str, str, str], Bundle] = defaultdict(Bundle)
-        for u, v, link in all_links(self.fabric.network.graph):
-            host = host_of_vertex(u)
-            if host is None and (v not in tier_of or (tier_of[u], u) > (tier_of[v], v)):
-                continue
-            low = self.box_of[(True, host) if host is not None else (False, u)]
-            high = self.box_of[False, v]
-            if low is not high:
-                bundles[low.name, high.name, link.kind].add(link)
-        return dict(bundles)
-
-    def _add_gap(self, cables: Sequence["_Cables"]) -> None:
-        """Lines up from one row to another: straight where all can be, else as fans."""
-        is_straight = all(_meets(c.low, c.high) for c in cables)
-        fans: dict[tuple[str, bool], list[tuple[float, int]]] = defaultdict(list)
-        for i, c in enumerate(cables):
-            fans[c.low.name, True].append((c.high.mid_x, i))
-            fans[c.high.name, False].append((c.low.mid_x, i))
-        xs = []
-        for i, c in enumerate(cables):
-            ends = (
-                _port(c.low, fans[c.low.name, True], i),
-                _port(c.high, fans[c.high.name, False], i),
-            )
-            if is_straight:
-                ends = (min(c.low, c.high, key=lambda box: box.width).mid_x,) * 2
-            self._add_cable_line(c, ((ends[0], c.low.y), (ends[1], c.high.bottom)))
-            xs.append(ends[0])
-        y = (cables[0].low.y + cables[0].high.bottom) / 2
-        texts = {c.bundle.text for c in cables}
-        steps = [b - a for a, b in pairwise(sorted(xs))]
-        widest = max(text_width(text, 6.5) for text in texts) + 6
-        details = self._gap_details(cables)
-        if is_straight and min(steps, default=widest) >= widest:
-            self.texts += [_chip(x, y, c.bundle.text) for x, c in zip(xs, cables, strict=True)]
-        elif len(texts) == 1:
-            details.append(f"each line {texts.pop()}")
-        else:
-            counts = span((c.bundle.count for c in cables), lambda n: f"{n:,.0f}")
-            details.append(f"each line {counts} cables")
-        self.tiers.append(Tier("", tuple(details), y, 0.0))
-
-    def _gap_details(self, cables: Iterable["_Cables"]) -> list[str]:
-        """Kinds of the cables of a gap with their latency, their number and sum."""
-        totals: dict[str, Bundle] = defaultdict(Bundle)
-        for c in cables:
-            totals[c.bundle.kind].merge(c.bundle)
-        details = []
-        for kind, total in totals.items():
-            latency = text_from_seconds(self.fabric.figures.edge[kind].alpha_s)
-            rate = rate_text(total.bytes_per_s)
-            details += [f"{kind}, {latency}", f"{counted(total.count, 'cable')}, {rate}"]
-        return details
-
-    def _add_side_lines(self, cables: Sequence["_Cables"]) -> None:
-        """Lines between boxes of one row, over their heads."""
-        for i, c in enumerate(cables):
-            y = min(c.low.y, c.high.y) - 8 - 3 * (i % 4)
-            a, b = c.low.x + c.low.width * 0.8, c.high.x + c.high.width * 0.2
-            self._add_cable_line(c, ((a, c.low.y), (a, y), (b, y), (b, c.high.y)))
-
-    def _add_cable_line(self, cables: "_Cables", points: tuple[Point, ...]) -> None:
-        low, high, bundle = cables.low, cables.high, cables.bundle
-        look = link_look(bundle.kind, width_pt=bundle.width_pt)
-        self.lines.append(Line(points, bundle.kind, look, (low.name, high.name), bundle.text))
 
 
 def _disjoint(groups: dict[tuple[int, int], list[str]]) -> list[tuple[list[str], int, int]]:
@@ -442,85 +357,6 @@ def _disjoint(groups: dict[tuple[int, int], list[str]]) -> list[tuple[list[str],
         else:
             result.append((names, first, last))
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Cables:
-    """The cables of a kind between two boxes."""
-
-    low: Box
-    high: Box
-    bundle: Bundle
-
-
-def _chip(x: float, y: float, text: str, patch: Role = Role.PAPER) -> Text:
-    return Text(x, y, text, 6.5, align=Align.CENTER, chip=patch)
-
-
-def _meets(low: Box, high: Box) -> bool:
-    """Whether the narrower of two boxes stands within the width of the other."""
-    narrow, wide = sorted((low, high), key=lambda box: box.width)
-    return wide.x + 1 < narrow.mid_x < wide.right - 1
-
-
-def _port(box: Box, fan: list[tuple[float, int]], line: int) -> float:
-    """Where a line leaves a box: in the order of the far ends."""
-    place = next(i for i, (_, number) in enumerate(sorted(fan)) if number == line)
-    return box.x + box.width * (place + 1) / (len(fan) + 1)
-
-
-def _bus(node: FabricNode) -> tuple[str, tuple[str, ...], Role]:
-    """What joins the GPUs of a node: link kind, texts by length, colour."""
-    slot = node.graph.slots[0]
-    ends = scale_up_ends(node.graph, slot)
-    if not ends:
-        near = next(iter(node.graph.graph.successors(f"gpu{slot}")), None)
-        links = links_between(node.graph.graph, f"gpu{slot}", near) if near else []
-        if not links:
-            return "pcie", ("wiring not reported",), Role.SHADE
-        rate = text_from_rate(links[0].bytes_per_s)
-        return (
-            links[0].kind,
-            (f"PCIe, {rate} from each GPU", f"PCIe, {rate}", "PCIe"),
-            Role.PCIE_SHADE,
-        )
-    kind = links_between(node.graph.graph, f"gpu{slot}", ends[0])[0].kind
-    rate = text_from_rate(max(node.graph.scale_up.values()))
-    what = "Infinity Fabric" if kind == "xgmi" else "NVLink"
-    how = "NVSwitches" if "switch" in ends[0] else f"{what} between GPUs"
-    how = "NVLink switches of the rack" if ends[0].startswith("domain_switch") else how
-    texts = (f"{how}, {rate} from each GPU", f"{how}, {rate}", f"{what}, {rate}", what)
-    return kind, texts, Role.NVLINK_SHADE
-
-
-def _rails_text(fabric: Fabric, leaves: Sequence[str]) -> str:
-    """Rails of some leaves, by the NICs that hang on them."""
-    rails = set()
-    wanted = set(leaves)
-    for (host, slot), attachment in fabric.network.leaf_of.items():
-        if attachment.leaf in wanted:
-            nics = fabric.node_of[HostName(host)].graph.wiring.nics
-            rails |= {p.rail for nic in nics if nic.slot == slot for p in nic.ports}
-    known = sorted(rail for rail in rails if rail is not None)
-    if not known or len(known) != known[-1] - known[0] + 1:
-        return ""
-    return f", rail {known[0]}" + (f"-{known[-1]}" if len(known) > 1 else "")
-
-
-def rate_text(bytes_per_s: float) -> str:
-    """A bandwidth that may be that of many links together.
-
-    >>> rate_text(50e9), rate_text(12.8e12)
-    ('50 GB/s', '12.8 TB/s')
-    """
-    if bytes_per_s >= 1e12:
-        return f"{bytes_per_s / 1e12:,.4g} TB/s"
-    return text_from_rate(bytes_per_s)
-
-
-def tier_name(tier: int) -> str:
-    """What a tier's switches are called."""
-    return TIER_NAMES.get(tier, f"tier {tier} switch")
 
 
 def _box_legend(picture: _Picture) -> LegendTable:

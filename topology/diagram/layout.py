@@ -353,3 +353,8 @@ _LOOKS: Final = {
     "pcie_root_port": (Role.PCIE, Dash.DOTTED),
     "socket": (Role.SOCKET, Dash.SOLID),
 }
+
+
+def chip(x: float, y: float, text: str, patch: Role = Role.PAPER, role: Role = Role.INK) -> Text:
+    """A small text in the middle of a line, on a patch of the ground's colour."""
+    return Text(x, y, text, 6.5, role, Align.CENTER, chip=patch)

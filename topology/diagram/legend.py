@@ -20,7 +20,6 @@ from topology.fabric.graph import Link, all_links
 from topology.fabric.routes import Endpoint, Route
 
 MOST_SLOTS: Final = 16
-
 MOST_NOTES: Final = 6
 
 

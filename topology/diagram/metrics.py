@@ -5,15 +5,17 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 CHARACTER_EM: Final = 0.62
-
+"""Width taken for a character; a test holds it against the pen's typeface. [em]"""
 BOLD_CHARACTER_EM: Final = 0.70
-
+"""The same, bold. [em]"""
 LINE_SPACING: Final = 1.35
-
+"""From one line of text to the next. [em]"""
 SMALLEST_PT: Final = 6.0
-
+"""Smaller type is not printed. [pt]"""
 PADDING: Final = 4.0
-
+"""Between a label and the edge of its box. [pt]"""
+ONE_EACH: Final = 1 / CHARACTER_EM
+"""The type size in which a character is 1 wide: to fit by characters."""
 _ELLIPSIS: Final = "…"
 
 

@@ -8,11 +8,8 @@ from topology.diagram.metrics import natural_key
 from topology.fabric.graph import Graph, links_between
 
 GPU_WIDTH: Final = 92.0
-
 NIC_WIDTH: Final = 76.0
-
 _LANE: Final = 16.0
-
 _ROOT_GAP: Final = 14.0
 
 

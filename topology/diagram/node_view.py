@@ -3,19 +3,17 @@
 The picture is its shape's; what the node itself lacks is marked.
 """
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from itertools import pairwise, product
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from math import cos, pi, sin
 from typing import Final
 
-from fleet import EndKind, LinkState, Node
+from fleet import Node
 from fleet.units import text_from_rate
 from topology.diagram.layout import (
-    Align,
     Anchor,
     Body,
     Box,
@@ -30,10 +28,10 @@ from topology.diagram.layout import (
     Style,
     Text,
     Tier,
+    chip,
     link_look,
 )
 from topology.diagram.legend import (
-    MOST_NOTES,
     Bundle,
     inside_samples,
     link_legend,
@@ -42,11 +40,21 @@ from topology.diagram.legend import (
     span,
 )
 from topology.diagram.metrics import counted, fitted, natural_key, text_width
+from topology.diagram.node_links import LinkSet, link_set
 from topology.diagram.node_tree import GPU_WIDTH, NIC_WIDTH, Tree
+from topology.diagram.node_words import (
+    cpu_name,
+    deviation_notes,
+    device_fault,
+    device_words,
+    node_number,
+    parts_text,
+    port_notes,
+    scale_up_name,
+)
 from topology.diagram.slots import fleet_name, place_text, slot_legend, slot_marks, slots_text
-from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric, FabricNode
-from topology.fabric.graph import all_links, links_between
+from topology.fabric.graph import all_links
 from topology.fabric.node_graph import build_node_graph
 
 MOST_ARCS: Final = 64
@@ -73,7 +81,7 @@ def node_sheet(fabric: Fabric, host: str | None = None) -> Sheet:
     Raises:
         WorkloadError: no such host.
     """
-    number = _number_of(fabric, host)
+    number = node_number(fabric, host)
     node, map_node = fabric.nodes[number], fabric.fleet.nodes[number]
     counts = Counter(slot_marks(fabric, map_node, node).values())
     bundles: dict[str, Bundle] = defaultdict(Bundle)
@@ -81,7 +89,7 @@ def node_sheet(fabric: Fabric, host: str | None = None) -> Sheet:
         bundles[link.kind].add(link)
     return Sheet(
         kicker=f"Node of {fleet_name(fabric)}, shape {fitted(map_node.shape, 280, 7.0)}",
-        title=f"{fitted(node.host, 340, 17.0, bold=True)}: {_parts_text(node)}",
+        title=f"{fitted(node.host, 340, 17.0, bold=True)}: {parts_text(node)}",
         subtitle=slots_text(counts),
         body=_Inside(fabric, node, map_node).body(),
         legend=(
@@ -89,73 +97,8 @@ def node_sheet(fabric: Fabric, host: str | None = None) -> Sheet:
             route_legend(inside_samples(fabric, node)),
             slot_legend(counts),
         ),
-        notes=(*_deviation_notes(map_node), *_port_notes(node), *sheet_notes(fabric)),
+        notes=(*deviation_notes(map_node), *port_notes(node), *sheet_notes(fabric)),
     )
-
-
-def _parts_text(node: FabricNode) -> str:
-    wiring = node.graph.wiring
-    parts = (
-        (int(not wiring.gpus), "CPU rank"),
-        (len(wiring.gpus), "GPU"),
-        (len(wiring.nvswitches), "NVSwitch"),
-        (len(wiring.nics), "NIC"),
-        (len(wiring.numa_nodes), "NUMA node"),
-    )
-    return ", ".join(counted(count, noun) for count, noun in parts if count)
-
-
-def _number_of(fabric: Fabric, host: str | None) -> int:
-    hosts = [str(node.host) for node in fabric.nodes]
-    if host is None:
-        return 0
-    if host in hosts:
-        return hosts.index(host)
-    near = get_close_matches(host, hosts, n=3) or hosts[:3]
-    raise WorkloadError(
-        f"no host {host!r} in this map", field="host", remedy=f"it has {', '.join(near)}"
-    )
-
-
-def _deviation_notes(node: Node) -> Iterator[str]:
-    for deviation in node.deviations[:MOST_NOTES]:
-        seen = "missing" if deviation.observed is None else deviation.observed
-        yield f"Deviation: {deviation.path}: {seen}; its shape has {deviation.expected}"
-    if len(node.deviations) > MOST_NOTES:
-        yield f"and {len(node.deviations) - MOST_NOTES} more deviations"
-
-
-def _port_notes(node: FabricNode) -> Iterator[str]:
-    ports = [port for gpu in node.graph.wiring.gpus for port in gpu.ports]
-    lost = [p for p in ports if p.end.kind in _NOT_DRAWN or (p.end.kind, p.end.index) == _SOME_GPU]
-    if lost:
-        count = counted(sum(port.count for port in lost), "port")
-        yield f"Not drawn: {count} of GPUs whose far end is not reported or no GPU or switch."
-
-
-_NOT_DRAWN: Final = (EndKind.NPU, EndKind.UNREPORTED)
-_SOME_GPU: Final = (EndKind.GPU, None)
-_PATHS: Final = {"gpu": "gpus", "nic": "nics", "nvswitch": "nvswitches", "pcie": "bridges"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Links:
-    """Links between vertices: as the shape has them, and as the node has them."""
-
-    whole: Bundle
-    real: Bundle
-
-    @property
-    def text(self) -> str:
-        """How many, and how many there should be."""
-        if self.real.count == self.whole.count:
-            return f"{self.whole.count:,}"
-        return f"{self.real.count:,} of {self.whole.count:,}"
-
-    @property
-    def has_fault(self) -> bool:
-        """Whether some are missing."""
-        return self.real.count < self.whole.count
 
 
 class _Inside:
@@ -166,6 +109,7 @@ class _Inside:
         self.shape = fabric.fleet.shape_of(map_node)
         whole = build_node_graph(self.shape, fabric.figures) if map_node.deviations else node.graph
         self.graph, self.real = whole.graph, node.graph.graph
+        self._links_of = partial(link_set, self.graph, self.real)
         self.marks = slot_marks(fabric, map_node, node)
         devices = [f"gpu{gpu.slot}" for gpu in self.shape.gpus]
         devices += [f"nic{nic.slot}" for nic in self.shape.nics]
@@ -220,8 +164,8 @@ class _Inside:
     def _add_device(self, vertex: str, y: float, height: float) -> None:
         x, width = self.tree.place[vertex]
         wide = min(width - 8, 1.2 * NIC_WIDTH) if vertex.startswith("nic") else width - 8
-        label, detail = self._words(vertex)
-        fault = self._fault(vertex)
+        label, detail = device_words(self.fabric, self.node, self.shape, vertex)
+        fault = device_fault(self.node, self.map_node, vertex)
         details = (fitted(fault or detail, wide - 4, 6.5),) if fault or detail else ()
         at = x + (width - wide) / 2, y, wide, height
         role = {"gpu": Role.PANEL, "nic": Role.SHADE}.get(vertex[:3], Role.PCIE_SHADE)
@@ -234,45 +178,8 @@ class _Inside:
         at = box.right - 12, box.y + 3, 9.0, 9.0
         self._add(Box(f"{box.name} slot", BoxKind.SLOT, *at, level=2, inside=box.name, mark=mark))
 
-    def _words(self, vertex: str) -> tuple[str, str]:
-        """Label of a device and what is told of it."""
-        number = vertex[len(vertex.rstrip("0123456789")) :]
-        if vertex.startswith("gpu"):
-            gpu = next(gpu for gpu in self.shape.gpus if gpu.key == number)
-            return f"GPU {number}", re.sub("^NVIDIA |^Tesla ", "", gpu.product_name or "")
-        if vertex.startswith("nic"):
-            nic = next(nic for nic in self.shape.nics if nic.key == number)
-            cable = self.fabric.network.leaf_of.get((self.node.host, nic.slot))
-            name = next((port.name for port in nic.ports if port.name), f"NIC {number}")
-            return name, f"to {cable.leaf}" if cable else ""
-        return f"PCIe switch {number}" if vertex == f"pcie{number}" else "PCIe switch", ""
-
-    def _fault(self, vertex: str) -> str:
-        """What is wrong with a part: missing, ports down, or other than its shape."""
-        stem = vertex.rstrip("0123456789")
-        path = f"{_PATHS.get(stem, stem)}[{vertex[len(stem) :]}]"
-        mine = [d for d in self.map_node.deviations if d.path.startswith(path)]
-        if any(d.path == path for d in mine):
-            return "missing"
-        wiring = self.node.graph.wiring
-        devices = wiring.gpus if stem == "gpu" else wiring.nics if stem == "nic" else ()
-        ports = [p for device in devices if f"{stem}{device.slot}" == vertex for p in device.ports]
-        down = sum(port.state is LinkState.DOWN for port in ports)
-        if down:
-            return f"{counted(down, 'port')} down"
-        return counted(len(mine), "deviation") if mine else ""
-
-    def _links(self, sources: Iterable[str], destinations: Iterable[str]) -> _Links:
-        """All links from some vertices to others."""
-        bundles = Bundle(), Bundle()
-        for bundle, graph in zip(bundles, (self.graph, self.real), strict=True):
-            for source, destination in product(sources, destinations):
-                for link in links_between(graph, source, destination):
-                    bundle.add(link)
-        return _Links(*bundles)
-
     def _add_line(
-        self, points: tuple[Point, ...], ends: tuple[str, str], links: _Links, label: str = ""
+        self, points: tuple[Point, ...], ends: tuple[str, str], links: LinkSet, label: str = ""
     ) -> None:
         """A line for some links; broken and in the colour of faults where all are gone."""
         look = link_look(links.whole.kind, width_pt=links.whole.width_pt)
@@ -281,10 +188,10 @@ class _Inside:
         self.lines.append(Line(points, links.whole.kind, look, ends, label or links.whole.text))
 
     def _add_chip(
-        self, at: Point, text: str, links: _Links | None = None, patch: Role = Role.PANEL
+        self, at: Point, text: str, links: LinkSet | None = None, patch: Role = Role.PANEL
     ) -> None:
         role = Role.DEVIATING if links is not None and links.has_fault else Role.INK
-        self.texts.append(Text(*at, text, 6.5, role, Align.CENTER, chip=patch))
+        self.texts.append(chip(*at, text, patch, role))
 
     def _add_rack(self) -> float:
         """The NVLink switches outside the node, in one box; where the node's frame begins."""
@@ -323,7 +230,10 @@ class _Inside:
         for i, vertex in enumerate(vertices):
             label = "NVSwitches" if "hidden" in vertex else f"NVSwitch {vertex[8:]}"
             label = next((t for t in (label, vertex[8:]) if text_width(t, 7.5) < wide), "")
-            at, fault = (left + (i + 0.5) * share - wide / 2, y, wide, _SWITCH), self._fault(vertex)
+            at, fault = (
+                (left + (i + 0.5) * share - wide / 2, y, wide, _SWITCH),
+                device_fault(self.node, self.map_node, vertex),
+            )
             details = (fitted(fault, wide - 4, 6.5),) if fault else ()
             box = Box(vertex, BoxKind.SWITCH, *at, label, details, role=Role.NVLINK_SHADE)
             self._add(box, fault)
@@ -333,10 +243,10 @@ class _Inside:
         """A bar that stands for the links of every GPU to every switch of a set."""
         mids = [self.tree.mid(gpu) for gpu in gpus]
         left, wide = min(mids) - 14, max(mids) - min(mids) + 28
-        bundles = [self._links([gpu], switches).whole for gpu in gpus]
+        bundles = [self._links_of([gpu], switches).whole for gpu in gpus]
         count = span((bundle.count for bundle in bundles), lambda n: f"{n:.0f}")
         rates = span((bundle.bytes_per_s for bundle in bundles), text_from_rate)
-        what = _scale_up_name(bundles[0].kind)
+        what = scale_up_name(bundles[0].kind)
         texts = (f"{what}, {count} links, {rates} from each GPU", f"{count} links, {rates}", count)
         label = next((t for t in texts if text_width(t, 6.5) <= wide - 4), "")
         name, style = f"bus {len(self.buses)}", Style(size_pt=6.5)
@@ -362,9 +272,9 @@ class _Inside:
         for a, b in pairs:
             xs = self._port(a, sorted(fans[a]), b), self._port(b, sorted(fans[b]), a)
             self._add_arc((a, b), xs, foot, 22.0 + 17 * spans.index(reach[a, b]))
-        rates = {rate for a, b in pairs for rate in self._links([a], [b]).whole.rates}
+        rates = {rate for a, b in pairs for rate in self._links_of([a], [b]).whole.rates}
         details = counted(len(pairs), "pair"), f"{span(rates, text_from_rate)} a link"
-        what = _scale_up_name(self._links(pairs[0][:1], pairs[0][1:]).whole.kind)
+        what = scale_up_name(self._links_of(pairs[0][:1], pairs[0][1:]).whole.kind)
         self.tiers.append(Tier(what, details, (y + foot) / 2, 0.0))
         return foot
 
@@ -374,7 +284,7 @@ class _Inside:
         return self.tree.mid(vertex) + (GPU_WIDTH - 20) * ((place + 1) / (len(fan) + 1) - 0.5)
 
     def _add_arc(self, pair: tuple[str, str], xs: Point, foot: float, height: float) -> None:
-        links = self._links(pair[:1], pair[1:])
+        links = self._links_of(pair[:1], pair[1:])
         middle, radius = (xs[0] + xs[1]) / 2, (xs[1] - xs[0]) / 2
         turns = [pi * i / 32 for i in range(33)]
         points = tuple((middle - radius * cos(t), foot - height * sin(t)) for t in turns)
@@ -395,7 +305,7 @@ class _Inside:
         pairs = [(u, v) for u, v, link in all_links(self.graph) if link.kind == "socket" and u < v]
         if not pairs or len(boxes) == 1:
             return low
-        each = self._links(pairs[0][:1], pairs[0][1:])
+        each = self._links_of(pairs[0][:1], pairs[0][1:])
         for a, b in pairwise(boxes):
             turn = low + 12
             points = (a.mid_x, low), (a.mid_x, turn), (b.mid_x, turn), (b.mid_x, low)
@@ -412,7 +322,7 @@ class _Inside:
         label = f"NUMA node {numbers[0]}" if is_told else "root complex"
         told = [n for n in self.shape.numa_nodes if str(n.numa) == numbers[0]]
         words = [
-            word for n in told for word in (_cpu_name(n.model, n.vendor), n.architecture) if word
+            word for n in told for word in (cpu_name(n.model, n.vendor), n.architecture) if word
         ]
         detail = " ".join(words) if is_told else "NUMA not reported"
         if len(vertices) > 1:
@@ -430,7 +340,7 @@ class _Inside:
         """Lines from each bus to its GPUs and switches, and along the PCIe tree."""
         for bus, gpus, switches in self.buses:
             for gpu in gpus:
-                links = self._links([gpu], switches)
+                links = self._links_of([gpu], switches)
                 x, top = self.tree.mid(gpu), self.boxes[gpu].y
                 self._add_line(((x, bus.bottom), (x, top)), (bus.name, gpu), links)
                 if links.has_fault:
@@ -440,24 +350,24 @@ class _Inside:
             is_tree = self.tree.parent.get(u) == v
             is_other = self.tree.parent.get(v) != u and u < v and link.kind in _TREE_KINDS
             if is_tree or is_other:
-                self._add_line(self._way(u, v), (u, v), self._links([u], [v]))
+                self._add_line(self._way(u, v), (u, v), self._links_of([u], [v]))
 
     def _connect_switches(self, bus: Box, gpus: list[str], switches: list[str]) -> None:
         """Lines from a bus to its switches, with the links each has to a GPU."""
         for vertex in switches:
             if not vertex.startswith("nvswitch"):
                 continue
-            box, links = self.boxes[vertex], self._links(gpus, [vertex])
+            box, links = self.boxes[vertex], self._links_of(gpus, [vertex])
             x = min(max(box.mid_x, bus.x + 4), bus.right - 4)
             self._add_line(((box.mid_x, box.bottom), (x, bus.y)), (vertex, bus.name), links)
-            counts = [self._links([gpu], [vertex]).whole.count for gpu in gpus]
+            counts = [self._links_of([gpu], [vertex]).whole.count for gpu in gpus]
             text = f"{span(counts, lambda n: f'{n:.0f}')} to each GPU"
             if text_width(text, 6.5) > box.width:
                 text = text.partition(" to each")[0]
             middle = (box.mid_x + x) / 2, (box.bottom + bus.y) / 2
             self._add_chip(middle, links.text if links.has_fault else text, links)
         if switches[0].startswith("domain_switch"):
-            rack, links = self.boxes[_RACK], self._links(gpus, switches)
+            rack, links = self.boxes[_RACK], self._links_of(gpus, switches)
             points = (bus.mid_x, rack.bottom), (bus.mid_x, bus.y)
             self._add_line(points, (_RACK, bus.name), links)
             at, text = (bus.mid_x, rack.bottom + _RACK_GAP / 2), links.whole.text
@@ -472,16 +382,7 @@ class _Inside:
         return (x, a.bottom), (x if b.x <= x <= b.right else b.mid_x, b.y)
 
 
-def _cpu_name(model: str | None, vendor: str | None) -> str:
-    """A CPU's model where it is a name, else its maker."""
-    return model if model and not model.isdecimal() else vendor or ""
-
-
 _TREE_KINDS: Final = ("pcie", "pcie_switch", "pcie_uplink", "pcie_root_port", "c2c")
-
-
-def _scale_up_name(kind: str) -> str:
-    return "Infinity Fabric" if kind == "xgmi" else "NVLink"
 
 
 def _tier(label: str, count: int, y: float, height: float) -> Tier:

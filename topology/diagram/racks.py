@@ -1,13 +1,12 @@
 """The view racks: where the nodes stand, and who holds their GPUs."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
-from fleet import Node
 from topology.diagram.layout import (
     Anchor,
     Body,
@@ -16,31 +15,28 @@ from topology.diagram.layout import (
     Dash,
     LegendEntry,
     LegendTable,
-    Mark,
     Role,
     Sheet,
     Style,
     Swatch,
 )
 from topology.diagram.metrics import (
-    CHARACTER_EM,
     LINE_SPACING,
+    ONE_EACH,
     SMALLEST_PT,
     counted,
     fitted,
-    natural_key,
     text_width,
 )
+from topology.diagram.places import Band, Occupant, Rack, bands_of, occupant_of
 from topology.diagram.slots import (
     LONGEST_PLACE,
-    NOT_REPORTED,
     fleet_name,
     ranks_text,
     slot_legend,
-    slot_marks,
     slots_text,
 )
-from topology.fabric.from_fleet import Fabric, FabricNode
+from topology.fabric.from_fleet import Fabric
 
 _MARKS_PER_LINE: Final = 8
 _GAP: Final = 8.0
@@ -54,8 +50,6 @@ _AROUND: Final = (72.0, 280.0)
 """What margins, header and legend add to the picture's width and height."""
 _FULL_NAMES_UP_TO: Final = 48
 _LONGEST_NAME: Final = 20
-_ONE_EACH: Final = 1 / CHARACTER_EM
-"""The type size in which a character is 1 wide: to fit by characters."""
 _SHAPES_SHOWN: Final = 6
 
 
@@ -82,48 +76,12 @@ _SCALES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Occupant:
-    """A node with what is drawn of it. ``domain``: its NVLink domain, if that joins nodes."""
-
-    node: Node
-    marks: dict[int, Mark]
-    has_other_fault: bool
-    domain: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rack:
-    """Nodes that stand together, lowest first."""
-
-    name: str
-    occupants: tuple[_Occupant, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Band:
-    """A row of racks, or the nodes that have no place."""
-
-    name: str
-    racks: tuple[_Rack, ...]
-
-    @property
-    def is_place(self) -> bool:
-        """Whether somebody said where it is."""
-        return self.name != NOT_REPORTED
-
-    @property
-    def label(self) -> str:
-        """Its name as far as there is room."""
-        return fitted(self.name, LONGEST_PLACE, _ONE_EACH)
-
-
 def racks_sheet(fabric: Fabric) -> Sheet:
     """The fleet as racks: a row for each node, a mark for each GPU slot."""
     joined = {i for i, domain in enumerate(fabric.domains) if len(domain.hosts) > 1}
     pairs = zip(fabric.fleet.nodes, fabric.nodes, strict=True)
-    occupants = [_occupant(fabric, node, fabric_node, joined) for node, fabric_node in pairs]
-    bands = _bands(occupants)
+    occupants = [occupant_of(fabric, node, fabric_node, joined) for node, fabric_node in pairs]
+    bands = bands_of(occupants)
     drawing = _Drawing(fabric, bands)
     counts = Counter(mark for occupant in occupants for mark in occupant.marks.values())
     return Sheet(
@@ -139,52 +97,10 @@ def racks_sheet(fabric: Fabric) -> Sheet:
     )
 
 
-def _occupant(fabric: Fabric, node: Node, fabric_node: FabricNode, joined: set[int]) -> _Occupant:
-    numbers = sorted(joined.intersection(fabric_node.domain_of_slot.values()))
-    return _Occupant(
-        node=node,
-        marks=slot_marks(fabric, node, fabric_node),
-        has_other_fault=any(not d.path.startswith("gpus[") for d in node.deviations),
-        domain=numbers[0] if numbers else None,
-    )
-
-
-def _bands(occupants: Sequence[_Occupant]) -> list[_Band]:
-    """Rows of racks by place; nodes without one stand together, by NVLink domain."""
-    members: dict[tuple[str, str], list[_Occupant]] = defaultdict(list)
-    for occupant in occupants:
-        members[_place(occupant)].append(occupant)
-    bands: dict[str, list[_Rack]] = defaultdict(list)
-    for band, rack in sorted(members, key=_place_key):
-        bands[band].append(_Rack(rack, tuple(sorted(members[band, rack], key=_height_key))))
-    return [_Band(name, tuple(racks)) for name, racks in bands.items()]
-
-
-def _place(occupant: _Occupant) -> tuple[str, str]:
-    place = occupant.node.footprint
-    told = [] if place is None else [t for t in (place.site, place.hall, place.row) if t]
-    if place is None or not (told or place.rack):
-        domain = occupant.domain
-        return NOT_REPORTED, "nodes" if domain is None else f"nodes of NVLink domain {domain + 1}"
-    return ", ".join(told) or "row not reported", place.rack or "rack not reported"
-
-
-def _place_key(place: tuple[str, str]) -> tuple[object, ...]:
-    band, rack = place
-    is_told = band != NOT_REPORTED, not rack.endswith("not reported")
-    return not is_told[0], natural_key(band), not is_told[1], natural_key(rack)
-
-
-def _height_key(occupant: _Occupant) -> tuple[object, ...]:
-    place = occupant.node.footprint
-    position = place.position if place is not None else None
-    return position is None, position or 0, natural_key(occupant.node.host)
-
-
 class _Drawing:
     """Sizes that all racks share, and the flow of racks that comes nearest to 16:10."""
 
-    def __init__(self, fabric: Fabric, bands: Sequence[_Band]) -> None:
+    def __init__(self, fabric: Fabric, bands: Sequence[Band]) -> None:
         occupants = [o for band in bands for rack in band.racks for o in rack.occupants]
         self.fabric, self.bands = fabric, bands
         self.scale = next(s for s in _SCALES if len(occupants) <= s.up_to_nodes)
@@ -198,7 +114,7 @@ class _Drawing:
         self.columns_of: dict[str, int] = {}
         self._measure(occupants)
 
-    def _measure(self, occupants: Sequence[_Occupant]) -> None:
+    def _measure(self, occupants: Sequence[Occupant]) -> None:
         scale = self.scale
         most = max(len(o.marks) for o in occupants)
         self.per_line = min(most, _MARKS_PER_LINE)
@@ -228,12 +144,12 @@ class _Drawing:
         even = (c for c in range(least, least + 3) if nodes % c == 0)
         return next(even, least)
 
-    def label(self, occupant: _Occupant) -> str:
+    def label(self, occupant: Occupant) -> str:
         """Name of a node as far as there is room."""
         if not self.scale.label_pt:
             return ""
         name = occupant.node.host.removeprefix(self.prefix)
-        return fitted(name, _LONGEST_NAME, _ONE_EACH)
+        return fitted(name, _LONGEST_NAME, ONE_EACH)
 
     def body(self) -> Body:
         """The racks in the flow whose sheet is nearest to 16:10."""
@@ -243,19 +159,19 @@ class _Drawing:
         best = min(flows, key=lambda flow: flow.distance_from_aspect)
         return Body(best.width, best.height, tuple(best.boxes()))
 
-    def rack_width(self, band: _Band) -> float:
+    def rack_width(self, band: Band) -> float:
         """Width of the racks of a band."""
         spine = _SPINE + self.scale.pad if self.has_domains else 0.0
         nodes = self.columns_of[band.name] * self.cell_width - _COLUMN_GAP
         return nodes + 2 * self.scale.pad + spine
 
-    def line_height(self, band: _Band, racks: Iterable[_Rack]) -> float:
+    def line_height(self, band: Band, racks: Iterable[Rack]) -> float:
         """Height of racks that stand in one line: that of the fullest."""
         rows = max(-(-len(rack.occupants) // self.columns_of[band.name]) for rack in racks)
         return self.head + rows * self.cell_height + self.scale.pad
 
     def rack_boxes(
-        self, band: _Band, rack: _Rack, place: tuple[float, float, float]
+        self, band: Band, rack: Rack, place: tuple[float, float, float]
     ) -> Iterator[Box]:
         """A rack with its nodes; the lowest position stands at the bottom."""
         (x, y, height), scale = place, self.scale
@@ -275,7 +191,7 @@ class _Drawing:
             yield from self._node_boxes(occupant, name, left, floor - (row + 1) * self.cell_height)
         yield from self._spines(rack, name, x + width - scale.pad - _SPINE, floor)
 
-    def _node_boxes(self, occupant: _Occupant, rack: str, x: float, y: float) -> Iterator[Box]:
+    def _node_boxes(self, occupant: Occupant, rack: str, x: float, y: float) -> Iterator[Box]:
         scale, host, gap = self.scale, occupant.node.host, min(1.5, self.scale.row_gap / 2)
         size = self.cell_width - _COLUMN_GAP, self.cell_height - gap
         style = Style(Anchor.LEFT, scale.label_pt or SMALLEST_PT)
@@ -294,7 +210,7 @@ class _Drawing:
             name = f"{host}:{slot}"
             yield Box(name, BoxKind.SLOT, *at, level=3, inside=host, mark=mark)
 
-    def _spines(self, rack: _Rack, name: str, x: float, floor: float) -> Iterator[Box]:
+    def _spines(self, rack: Rack, name: str, x: float, floor: float) -> Iterator[Box]:
         """A spine along each run of nodes of one NVLink domain."""
         first, spine_pt = 0, min(7.0, self.scale.rack_pt)
         domains = [occupant.domain for occupant in rack.occupants]
@@ -342,11 +258,11 @@ class _Flow:
         is_broken = any(len(band.racks) > self.per_line for band in self.drawing.bands)
         return abs(math.log(width / height / _ASPECT)) + _BREAK * is_broken
 
-    def _lines(self, band: _Band) -> list[tuple[_Rack, ...]]:
+    def _lines(self, band: Band) -> list[tuple[Rack, ...]]:
         step = self.per_line
         return [band.racks[i : i + step] for i in range(0, len(band.racks), step)]
 
-    def _band_size(self, band: _Band) -> tuple[float, float]:
+    def _band_size(self, band: Band) -> tuple[float, float]:
         columns = min(self.per_line, len(band.racks))
         width = columns * (self.drawing.rack_width(band) + _GAP) - _GAP
         heights = [self.drawing.line_height(band, line) + _GAP for line in self._lines(band)]
@@ -374,13 +290,13 @@ def _common_prefix(hosts: Sequence[str]) -> str:
     return "".join(a for a, _ in same).rstrip("0123456789")
 
 
-def _title(fabric: Fabric, bands: Sequence[_Band]) -> str:
+def _title(fabric: Fabric, bands: Sequence[Band]) -> str:
     racks = sum(len(band.racks) for band in bands if band.is_place)
     text = f"{counted(len(fabric.nodes), 'node')}, {ranks_text(fabric)}"
     return f"{text}, {counted(racks, 'rack')}" if racks else text
 
 
-def _place_legend(fabric: Fabric, drawing: _Drawing, occupants: Sequence[_Occupant]) -> LegendTable:
+def _place_legend(fabric: Fabric, drawing: _Drawing, occupants: Sequence[Occupant]) -> LegendTable:
     rows: list[tuple[Swatch, str]] = []
     if any(band.is_place for band in drawing.bands):
         rows.append((Role.PANEL, "rack, its lowest position at the bottom"))
@@ -404,7 +320,7 @@ def _shape_legend(fabric: Fabric) -> LegendTable:
     rows = []
     for shape in sorted(fabric.fleet.shapes, key=lambda shape: -nodes[shape.id]):
         products = ", ".join(sorted({gpu.product_name or "" for gpu in shape.gpus} - {""}))
-        words = [fitted(text, LONGEST_PLACE, _ONE_EACH) for text in (shape.id, products)]
+        words = [fitted(text, LONGEST_PLACE, ONE_EACH) for text in (shape.id, products)]
         rows.append((words[0], f"{nodes[shape.id]:,}", str(len(shape.gpus)), words[1]))
     shown = rows[:_SHAPES_SHOWN]
     if len(rows) > len(shown):

@@ -6,22 +6,19 @@ from typing import Final
 
 from fleet import Node
 from topology.diagram.layout import Health, LegendEntry, LegendTable, Mark, Use
-from topology.diagram.metrics import counted, fitted
-from topology.diagram.racks import _ONE_EACH
+from topology.diagram.metrics import ONE_EACH, counted, fitted
 from topology.fabric.from_fleet import Fabric, FabricNode
 
 NOT_REPORTED: Final = "place not reported"
-
 LONGEST_PLACE: Final = 40
-
 _LONGEST_SPEC: Final = 100
 
 
 def fleet_name(fabric: Fabric) -> str:
     """The SPEC of a synthetic fleet, else its shapes."""
     if fabric.fleet.spec is not None:
-        return fitted(fabric.fleet.spec, _LONGEST_SPEC, _ONE_EACH)
-    names = [fitted(shape.id, LONGEST_PLACE, _ONE_EACH) for shape in fabric.fleet.shapes]
+        return fitted(fabric.fleet.spec, _LONGEST_SPEC, ONE_EACH)
+    names = [fitted(shape.id, LONGEST_PLACE, ONE_EACH) for shape in fabric.fleet.shapes]
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
@@ -114,4 +111,4 @@ def place_text(node: Node) -> str:
         return NOT_REPORTED
     told = [t for t in (place.site, place.hall, place.row, place.rack) if t]
     told += [] if place.position is None else [f"position {place.position}"]
-    return fitted(", ".join(told), LONGEST_PLACE, _ONE_EACH) or NOT_REPORTED
+    return fitted(", ".join(told), LONGEST_PLACE, ONE_EACH) or NOT_REPORTED

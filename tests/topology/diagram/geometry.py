@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from fleet import fleet_from_spec
 from topology.diagram.draw import layout_of
-from topology.diagram.layout import SMALLEST_PT, Box, BoxKind, Frame, Layout, LegendTable, Line
+from topology.diagram.layout import Box, BoxKind, Frame, Layout, LegendTable, Line
+from topology.diagram.metrics import SMALLEST_PT
 from topology.fabric.from_fleet import Fabric
 from topology.words import View
 

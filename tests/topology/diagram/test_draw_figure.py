@@ -11,7 +11,8 @@ from tests.topology.diagram.fleets import missing, port_down, with_first_deviati
 from tests.topology.diagram.geometry import SPECS, layout_of_spec
 from topology.diagram.draw import layout_of
 from topology.diagram.draw_figure import COLOURS, figure_bytes
-from topology.diagram.layout import Layout, Role, Text, printable
+from topology.diagram.layout import Layout, Role, Text
+from topology.diagram.metrics import printable
 from topology.words import View
 
 MAGIC = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-1."}

@@ -1,4 +1,4 @@
-"""Text metrics, names, and labels in their boxes."""
+"""Labels in their boxes, lines and looks."""
 
 import pytest
 
@@ -9,36 +9,13 @@ from topology.diagram.layout import (
     BoxKind,
     Style,
     Text,
-    fitted,
     link_look,
-    name_range,
-    name_runs,
-    natural_key,
-    printable,
-    text_width,
 )
 
 
 def make_box(**special: object) -> Box:
     plain = {"name": "a", "kind": BoxKind.SWITCH, "x": 10.0, "y": 20.0, "width": 100.0}
     return Box(**plain | {"height": 40.0} | special)  # type: ignore[arg-type]
-
-
-def test_text_is_as_wide_as_its_characters_times_its_size() -> None:
-    assert text_width("leaf1", 10) == pytest.approx(5 * 10 * 0.62)
-    assert text_width("leaf1", 10, bold=True) == pytest.approx(5 * 10 * 0.70)
-
-
-def test_text_that_does_not_fit_keeps_its_end() -> None:
-    assert fitted("h100-001", 5 * 6.2, 10) == "…-001"
-
-
-def test_text_that_just_fits_is_kept_whole() -> None:
-    assert fitted("h100-001", 8 * 6.2, 10) == "h100-001"
-
-
-def test_no_room_leaves_no_text() -> None:
-    assert fitted("h100-001", 6.2, 10) == ""
 
 
 def test_centred_text_covers_both_sides_of_its_place() -> None:
@@ -72,28 +49,6 @@ def test_label_at_the_left_begins_inside_the_edge() -> None:
 
 def test_box_without_words_has_no_texts() -> None:
     assert make_box().texts == ()
-
-
-def test_names_that_miss_a_number_are_two_runs() -> None:
-    assert name_runs(["n1", "n2", "n4"]) == ["n1..2", "n4"]
-
-
-def test_leading_zeros_are_part_of_the_range() -> None:
-    assert name_range(["n099", "n100", "n101"]) == "n099..101"
-
-
-def test_names_without_numbers_are_counted() -> None:
-    assert name_range(["alpha", "beta"]) == "alpha and 1 more"
-
-
-def test_numbers_sort_as_numbers() -> None:
-    assert sorted(["r10", "r9", "r"], key=natural_key) == ["r", "r9", "r10"]
-
-
-@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202eabc", "节点", "\x00"])
-def test_signs_a_terminal_or_the_font_may_not_show_become_question_marks(text: str) -> None:
-    assert "?" in printable(text)
-    assert all(sign.isprintable() for sign in printable(text))
 
 
 def test_link_kinds_of_one_picture_look_different() -> None:

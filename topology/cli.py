@@ -98,7 +98,13 @@ def path(
 def figures(as_json: AsJson = False) -> None:
     """Print every figure of links and stacks with unit, source and confidence."""
     from topology.fabric.link_figures import load_link_figures
-    from topology.fabric.report import edge_table, figures_document, route_class_table
+    from topology.fabric.report import (
+        edge_table,
+        figures_document,
+        link_rate_table,
+        noise_table,
+        route_class_table,
+    )
     from topology.latency.report import stack_table
     from topology.latency.stack import load_stack_figures
 
@@ -106,7 +112,8 @@ def figures(as_json: AsJson = False) -> None:
     if as_json:
         print_json(figures_document(links, stacks.model_dump(mode="json")))
         return
-    for table in (route_class_table(links), edge_table(links), stack_table(stacks)):
+    tables = route_class_table(links), link_rate_table(links), edge_table(links)
+    for table in (*tables, noise_table(links), stack_table(stacks)):
         print_table(*table)
         print()
     print_table(("source", "what"), sorted({**stacks.source, **links.source}.items()))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache, cached_property
 from importlib.resources import files
+from itertools import pairwise
 from typing import Annotated, Final, Self
 
 from pydantic import (
@@ -99,6 +100,30 @@ class EdgeFigures(Figures):
     confidence: Confidence
 
 
+class LinkName(StrEnum):
+    """Links whose rate follows from their generation."""
+
+    PCIE_X16 = "pcie_x16"
+    NVLINK = "nvlink"
+    XGMI = "xgmi"
+
+
+class LinkRate(Figures):
+    """Rate of a link by generation, one direction: PCIe of 16 lanes, others of one link. [B/s]"""
+
+    link: LinkName
+    generation: Words
+    bytes_per_s: PositiveFloat
+    confidence: Confidence
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+
+    @property
+    def name(self) -> str:
+        """Link and generation."""
+        return f"{self.link} {self.generation}"
+
+
 class Generation(Figures):
     """What follows from a GPU's compute capability."""
 
@@ -136,8 +161,9 @@ class NoiseProfile(Figures):
     name: Words
     detour_probability_ratio: NonNegativeFloat
     detour_median_ratio: NonNegativeFloat
-    basis: Words
     sources: tuple[Words, ...]
+    basis: Words
+    confidence: Confidence
 
 
 class LinkFigures(Figures):
@@ -145,9 +171,7 @@ class LinkFigures(Figures):
 
     route_class: dict[str, RouteClass]
     edge: dict[str, EdgeFigures]
-    pcie_x16_bytes_per_s: dict[int, PositiveFloat]
-    nvlink_bytes_per_s: dict[str, PositiveFloat]
-    xgmi_bytes_per_s: dict[str, PositiveFloat]
+    link_rate: tuple[LinkRate, ...]
     generation: tuple[Generation, ...]
     product: tuple[ProductPattern, ...]
     guess_by_links: tuple[LinkCountGuess, ...]
@@ -173,6 +197,20 @@ class LinkFigures(Figures):
         """What the edges leave of a route class's median jitter. [s]"""
         edges_s = sum(self.edge[name].jitter_s for name in route_class.edges)
         return route_class.jitter.body_median_s - edges_s
+
+    @cached_property
+    def _rates(self) -> dict[tuple[str, str], float]:
+        return {(row.link, row.generation): row.bytes_per_s for row in self.link_rate}
+
+    def rate_of(self, link: LinkName, generation: str) -> float | None:
+        """Rate of one link (PCIe: of 16 lanes), one direction; None where no figure is. [B/s]"""
+        return self._rates.get((link, generation))
+
+    @cached_property
+    def newest_pcie_generation(self) -> int:
+        """The newest PCIe generation with a rate."""
+        rows = (row for row in self.link_rate if row.link is LinkName.PCIE_X16)
+        return max(int(row.generation) for row in rows)
 
     @cached_property
     def _patterns(self) -> tuple[tuple[re.Pattern[str], str], ...]:
@@ -216,9 +254,10 @@ class LinkFigures(Figures):
 
 def _problems(figures: LinkFigures) -> Iterator[str]:
     """Names that lead nowhere, and routes shorter than their edges."""
-    rows: list[RouteClass | EdgeFigures | NoiseProfile] = [
+    rows: list[RouteClass | EdgeFigures | LinkRate | NoiseProfile] = [
         *figures.route_class.values(),
         *figures.edge.values(),
+        *figures.link_rate,
         *figures.noise_profile.values(),
     ]
     for row in rows:
@@ -230,9 +269,20 @@ def _problems(figures: LinkFigures) -> Iterator[str]:
             yield f"{route_class.name}: no edge {', '.join(sorted(unknown))}"
         elif min(figures.endpoints_s(route_class), figures.endpoints_jitter_s(route_class)) < 0:
             yield f"{route_class.name}: its edges are longer than the route"
+    yield from _table_problems(figures)
+
+
+def _table_problems(figures: LinkFigures) -> Iterator[str]:
+    """Rows that are missing or out of order."""
+    pcie = {row.generation for row in figures.link_rate if row.link is LinkName.PCIE_X16}
+    if pcie != {str(generation) for generation in range(1, len(pcie) + 1)}:
+        yield "link_rate pcie_x16: a generation is missing"
     for network in figures.network:
         for name in set(network.classes) - figures.route_class.keys():
             yield f"network {network.link_layer}: no route class {name}"
+    for a, b in pairwise(figures.network):
+        if a.link_layer == b.link_layer and a.up_to_bytes_per_s >= b.up_to_bytes_per_s:
+            yield f"network {a.link_layer}: rows are not in the order of their rates"
 
 
 FILE_NAME: Final = "link_figures.toml"

@@ -22,7 +22,7 @@ from topology.fabric.graph import (
     new_graph,
     shortest_path,
 )
-from topology.fabric.link_figures import LinkFigures
+from topology.fabric.link_figures import LinkFigures, LinkName
 from topology.fabric.pcie_tree import add_pcie_tree
 
 _HIDDEN: Final = "hidden"
@@ -149,10 +149,10 @@ def _link_rate(node: NodeGraph, gpu: GpuSlot, port: GpuPort, figures: LinkFigure
         return port.bytes_per_s
     facts = node.facts[gpu.slot]
     if port.technology is PortTechnology.XGMI:
-        rate = figures.xgmi_bytes_per_s.get(facts.compute_capability or "")
+        rate = figures.rate_of(LinkName.XGMI, facts.compute_capability or "")
         what = f"Infinity Fabric of {facts.compute_capability}"
     else:
-        rate = figures.nvlink_bytes_per_s.get(facts.nvlink_version or "")
+        rate = figures.rate_of(LinkName.NVLINK, facts.nvlink_version or "")
         what = f"NVLink version {facts.nvlink_version}"
     if rate is None:
         raise FabricError(

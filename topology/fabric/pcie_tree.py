@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 from fleet import GpuSlot, NicSlot, PcieLevel, Wiring
 from topology.fabric.gpu_facts import FALLBACK_PCIE_GENERATION, GpuFacts
 from topology.fabric.graph import Graph, add_both_ways, make_link
-from topology.fabric.link_figures import LinkFigures
+from topology.fabric.link_figures import LinkFigures, LinkName
 
 LANES: Final = 16
 _OLDEST_CLASS, _NEWEST_CLASS = 3, 6
@@ -38,7 +38,7 @@ def _add_reported_tree(
 ) -> set[str]:
     """The PCIe tree as bridges report it; bridge ports of one switch become one vertex."""
     roots = {f"numa{numa_node.numa}" for numa_node in wiring.numa_nodes}
-    graph.add_nodes_from(roots)
+    graph.add_nodes_from(sorted(roots))
     switch_of: dict[int, str] = {}
     by_number = {bridge.bridge: bridge for bridge in wiring.bridges}
     for _, bridge in sorted(by_number.items()):
@@ -179,8 +179,9 @@ def _pcie_rate(
     if generation is None:
         known = [facts.pcie_generation for facts in facts.values()]
         generation = max(known, default=FALLBACK_PCIE_GENERATION)
-    newest = max(figures.pcie_x16_bytes_per_s)
-    rate = figures.pcie_x16_bytes_per_s[min(generation, newest)]
+    generation = min(generation, figures.newest_pcie_generation)
+    rate = figures.rate_of(LinkName.PCIE_X16, str(generation))
+    assert rate is not None, "there is a row for every generation up to the newest"
     return rate * (width or LANES) / LANES
 
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
+from fleet.naming import counted
 from fleet.units import text_from_rate, text_from_seconds
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
@@ -129,9 +130,11 @@ def fabric_lines(fabric: Fabric) -> list[str]:
         for tier, count in sorted(_tier_counts(fabric).items())
     )
     free = sum(1 for endpoint in fabric.endpoints if fabric.is_free(endpoint))
-    what = "GPUs" if fabric.fleet.gpu_count else "CPU ranks"
+    cpus = sum(1 for node in fabric.nodes if not node.graph.is_gpu_node)
+    ranks = [counted(len(fabric.endpoints) - cpus, "GPU")] if len(fabric.endpoints) > cpus else []
+    ranks += [counted(cpus, "CPU rank")] if cpus else []
     return [
-        f"{len(fabric.nodes)} nodes, {len(fabric.endpoints)} {what}, {free} free",
+        f"{', '.join((counted(len(fabric.nodes), 'node'), *ranks))}, {free:,} free",
         f"shapes: {', '.join(f'{shape} x {count}' for shape, count in shapes.items())}",
         f"NVLink domains: {domains if any(size > 1 for size in sizes) else 'none of more than 1'}",
         f"switches: {tiers or 'none known'}",
@@ -211,6 +214,37 @@ def _class_row(row: RouteClass) -> tuple[str, ...]:
         "/".join(confidence.value for confidence in confidences),
         " ".join(row.sources),
     )
+
+
+def link_rate_table(figures: LinkFigures) -> Table:
+    """Rates of links by generation as rows of text."""
+    rows = [
+        (
+            row.name,
+            text_from_rate(row.bytes_per_s),
+            row.confidence.value,
+            " ".join(row.sources),
+            row.basis,
+        )
+        for row in figures.link_rate
+    ]
+    return ("link", "bandwidth", "confidence", "sources", "basis"), rows
+
+
+def noise_table(figures: LinkFigures) -> Table:
+    """Noise profiles as rows of text."""
+    rows = [
+        (
+            row.name,
+            f"x {row.detour_probability_ratio:g}",
+            f"x {row.detour_median_ratio:g}",
+            row.confidence.value,
+            " ".join(row.sources),
+            row.basis,
+        )
+        for row in figures.noise_profile.values()
+    ]
+    return ("noise", "detours", "their median", "confidence", "sources", "basis"), rows
 
 
 def edge_table(figures: LinkFigures) -> Table:

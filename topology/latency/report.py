@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import Any, Final
 
+from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
 from topology.fabric.report import Table
 from topology.latency.monte_carlo import Breakdown
 from topology.latency.stack import (
+    InSwitchFigures,
     LaunchFigures,
     NcclFigures,
     PipelineFigures,
@@ -77,12 +79,12 @@ def summary_lines(summary: LatencySummary) -> list[str]:
 
 def headline(summary: LatencySummary) -> str:
     """What was simulated, where."""
-    joined = f" in {_count(summary.domains, 'NVLink domain')}"
+    joined = f" in {counted(summary.domains, 'NVLink domain')}"
     if summary.domains == summary.ranks > 1:
         joined = ", no NVLink between them"
     return (
         f"{summary.collective} of {text_from_bytes(summary.size_bytes)} over "
-        f"{_count(summary.ranks, 'rank')} on {_count(summary.nodes, 'node')}{joined}"
+        f"{counted(summary.ranks, 'rank')} on {counted(summary.nodes, 'node')}{joined}"
     )
 
 
@@ -136,10 +138,6 @@ def _considered(summary: LatencySummary, most: int = 5) -> list[str]:
     return [f"not chosen (noiseless): {text}"]
 
 
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'s' * (number != 1)}"
-
-
 def stack_table(figures: StackFigures) -> Table:
     """All figures of stacks as rows of text."""
     header = ("stack figure", "value", "confidence", "sources", "basis")
@@ -151,9 +149,9 @@ def stack_table(figures: StackFigures) -> Table:
         tail = _tail(row)
         rows += [(name, text_from_seconds(value), *tail) for name, value in told]
         rows.append((f"{protocol} payload", f"{row.payload_ratio:g}", *tail))
-        if row.in_switch_leg_s is not None:
-            leg = text_from_seconds(row.in_switch_leg_s)
-            rows.append((f"{protocol} leg in the switch", leg, *tail))
+        if row.in_switch is not None:
+            leg = text_from_seconds(row.in_switch.leg_s)
+            rows.append((f"{protocol} leg in the switch", leg, *_tail(row.in_switch)))
     for launch, start in figures.launch.items():
         tail = _tail(start)
         rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
@@ -167,7 +165,7 @@ def stack_table(figures: StackFigures) -> Table:
 
 
 def _tail(
-    row: ProtocolFigures | LaunchFigures | PipelineFigures | NcclFigures,
+    row: ProtocolFigures | InSwitchFigures | LaunchFigures | PipelineFigures | NcclFigures,
 ) -> tuple[str, str, str]:
     return row.confidence.value, " ".join(row.sources), row.basis
 

@@ -30,12 +30,21 @@ class ByFamily(Figures):
 _RING_LIKE: Final = ("ring", "pairwise")
 
 
+class InSwitchFigures(Figures):
+    """Constant of one way between a GPU and a switch that reduces. [s]"""
+
+    leg_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
 class ProtocolFigures(Figures):
     """Constants of one protocol. [s]"""
 
     base_s: ByFamily
     hop_s: dict[LinkKind, ByFamily]
-    in_switch_leg_s: NonNegativeFloat | None = None
+    in_switch: InSwitchFigures | None = None
     payload_ratio: Ratio
     sources: tuple[Words, ...] = Field(min_length=1)
     basis: Words
@@ -85,6 +94,7 @@ class StackFigures(Figures):
     def _sources_are_listed(self) -> Self:
         listed = [
             *(row.sources for row in self.protocol.values()),
+            *(row.in_switch.sources for row in self.protocol.values() if row.in_switch),
             *(row.sources for row in self.launch.values()),
             self.pipeline.sources,
             self.nccl.sources,
@@ -129,8 +139,8 @@ class Stack:
             return 0.0
         row = self.figures.protocol[self.protocol]
         if route.in_switch:
-            assert row.in_switch_leg_s is not None, "can_do refuses protocols without it"
-            return max(0.0, row.in_switch_leg_s - route.alpha_s)
+            assert row.in_switch is not None, "can_reduce_in_switch refuses protocols without it"
+            return max(0.0, row.in_switch.leg_s - route.alpha_s)
         return max(0.0, row.hop_s[route.link_kind].of(algorithm) - route.alpha_s)
 
     def choices(self, names: list[str]) -> list[str]:
@@ -148,7 +158,7 @@ class Stack:
         """Whether this protocol runs in the switch."""
         if self.protocol is None:
             return True
-        return self.figures.protocol[self.protocol].in_switch_leg_s is not None
+        return self.figures.protocol[self.protocol].in_switch is not None
 
 
 @cache

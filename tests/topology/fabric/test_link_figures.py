@@ -15,6 +15,7 @@ from topology.fabric.link_figures import (
     FILE_NAME,
     EdgeFigures,
     LinkFigures,
+    LinkName,
     RouteClass,
     load_link_figures,
 )
@@ -230,9 +231,24 @@ def spoil_profile(raw: dict[str, Any]) -> None:
     raw["noise_profile"]["shared"]["sources"] = ["S97"]
 
 
+def spoil_network_order(raw: dict[str, Any]) -> None:
+    raw["network"][0]["up_to_bytes_per_s"] = 26e9
+
+
+def spoil_rate_source(raw: dict[str, Any]) -> None:
+    raw["link_rate"][0]["sources"] = ["S96"]
+
+
+def drop_pcie_generation(raw: dict[str, Any]) -> None:
+    del raw["link_rate"][1]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (spoil_network_order, "network infiniband: rows are not in the order of their rates"),
+        (spoil_rate_source, "pcie_x16 1: source S96 is not listed"),
+        (drop_pcie_generation, "link_rate pcie_x16: a generation is missing"),
         (spoil_source, "ib_ndr_1hop: source S99 is not listed"),
         (spoil_edge_source, "pcie: source S98 is not listed"),
         (spoil_profile, "shared: source S97 is not listed"),
@@ -263,3 +279,30 @@ def test_a_planted_fault_in_the_figures_is_refused(
 
 def test_the_shipped_figures_pass_the_same_check() -> None:
     assert validated(document()) == FIGURES
+
+
+@pytest.mark.parametrize(
+    ("link", "generation", "rate"),
+    [
+        (LinkName.PCIE_X16, "5", 63e9),
+        (LinkName.NVLINK, "4.0", 25e9),
+        (LinkName.XGMI, "gfx942", 64e9),
+        (LinkName.NVLINK, "9.9", None),
+    ],
+)
+def test_rate_follows_from_link_and_generation(
+    link: LinkName, generation: str, rate: float | None
+) -> None:
+    assert FIGURES.rate_of(link, generation) == rate
+
+
+def test_sum_of_the_nvlinks_of_a_gpu_is_its_route_classes_bandwidth() -> None:
+    for name, version, links in (
+        ("nvlink2_direct", "2.0", 6),
+        ("nvlink3_nvswitch", "3.0", 12),
+        ("nvlink4_nvswitch", "4.0", 18),
+        ("nvlink5_nvl72", "5.0", 18),
+    ):
+        rate = FIGURES.rate_of(LinkName.NVLINK, version)
+        assert rate is not None
+        assert rate * links == FIGURES.route_class[name].bytes_per_s

@@ -108,16 +108,23 @@ def schema(
     print_json(json_schema(kind.value))
 
 
+_NAMED = 3
+"""So many of the skipped files are named."""
+
+
 def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> None:
     import json
 
+    from fleet.naming import counted
     from fleet.report import HEADER, fleet_lines, fleet_rows
     from fleet.sources.registry import Gathered
     from fleet.store import bytes_from_document
 
     assert isinstance(gathered, Gathered)
     if gathered.skipped:
-        say(f"skipped {len(gathered.skipped)} files that are no source")
+        count = counted(len(gathered.skipped), "file")
+        more = ", ..." if len(gathered.skipped) > _NAMED else ""
+        say(f"skipped {count}, no source: {', '.join(gathered.skipped[:_NAMED])}{more}")
     for refusal in gathered.refused:
         say(f"refused {refusal.path}: {refusal.reason}")
     if quiet:

@@ -21,6 +21,7 @@ from fleet.model import (
     NodeSnapshot,
     Switch,
 )
+from fleet.naming import natural_key
 from fleet.shapes import Fit, find_shapes, fit_to_shapes, node_wirings, renumbered
 from fleet.wiring import NodeShape, Wiring
 
@@ -85,15 +86,6 @@ def snapshots_of(fleet: FleetMap) -> Iterator[NodeSnapshot]:
         yield NodeSnapshot(
             kind="node_snapshot", schema_version=SCHEMA_VERSION, wiring=wiring, **_facts(node)
         )
-
-
-def natural_key(text: str) -> list[tuple[int, int | str]]:
-    """Sort key under which node9 stands before node10.
-
-    >>> sorted(["node10", "node9", "login"], key=natural_key)
-    ['login', 'node9', 'node10']
-    """
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in re.split(r"([0-9]+)", text) if p]
 
 
 def _fit(fits: dict[int, Fit], shapes: tuple[NodeShape, ...], wiring: Wiring) -> Fit:

@@ -7,6 +7,7 @@ from typing import Final
 
 from fleet.check import Finding
 from fleet.model import FleetMap, Node
+from fleet.naming import counted
 from fleet.shapes import node_wirings
 from fleet.units import text_from_bytes, text_from_rate
 from fleet.wiring import EndKind, GpuSlot, LinkState, Wiring
@@ -35,14 +36,14 @@ def fleet_lines(fleet: FleetMap) -> list[str]:
         gpu.fabric.domain for node in fleet.nodes for gpu in node.gpus if gpu.fabric is not None
     } - {None}
     switches = [switch for switch in fleet.switches if switch.nvlink_domain is None]
-    parts = [_count(len(switches), "switch", "switches"), _count(len(fleet.cables), "cable")]
+    parts = [counted(len(switches), "switch"), counted(len(fleet.cables), "cable")]
     if domains:
-        parts.append(_count(len(domains), "NVLink domain") + " across nodes")
+        parts.append(counted(len(domains), "NVLink domain") + " across nodes")
     if fleet.conflicts:
-        parts.append(_count(len(fleet.conflicts), "conflict"))
+        parts.append(counted(len(fleet.conflicts), "conflict"))
     return [
-        f"{_count(len(fleet.nodes), 'node')}, {_count(fleet.gpu_count, 'GPU')}, "
-        f"{_count(len(fleet.shapes), 'shape')}",
+        f"{counted(len(fleet.nodes), 'node')}, {counted(fleet.gpu_count, 'GPU')}, "
+        f"{counted(len(fleet.shapes), 'shape')}",
         ", ".join(parts),
     ]
 
@@ -91,8 +92,8 @@ def _row(group: _Group) -> tuple[str, ...]:
             text_from_bytes(gpu.memory_bytes) if gpu.memory_bytes else "?" for gpu in wiring.gpus
         ),
         _each(_scale_up(gpu) for gpu in wiring.gpus),
-        _each(_nics(wiring), counted=True),
-        _count(deviations, "place") if deviations else "",
+        _each(_nics(wiring), with_counts=True),
+        counted(deviations, "place") if deviations else "",
     )
 
 
@@ -118,15 +119,11 @@ def _nics(wiring: Wiring) -> Iterator[str]:
             yield f"{port.link_layer.value} {rate}"
 
 
-def _each(texts: Iterator[str], *, counted: bool = False) -> str:
-    """Different texts, most frequent first; ``counted`` says how many of each."""
+def _each(texts: Iterator[str], *, with_counts: bool = False) -> str:
+    """Different texts, most frequent first; ``with_counts`` says how many of each."""
     counts = Counter(texts)
     if not counts:
         return "-"
-    if len(counts) == 1 and not counted:
+    if len(counts) == 1 and not with_counts:
         return next(iter(counts))
     return ", ".join(f"{count} x {text}" for text, count in counts.most_common())
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

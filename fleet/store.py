@@ -18,6 +18,7 @@ from fleet.console import STDIO
 from fleet.errors import SnapshotError, StoreError
 from fleet.fields import FrozenModel
 from fleet.model import SCHEMA_VERSION, FleetMap, NodeSnapshot
+from fleet.naming import counted
 from fleet.shapes import node_wirings
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _first_fault(error: ValidationError) -> dict[str, str]:
     return {
         "field": path_from_location(first["loc"]),
         "problem": text,
-        "remedy": f"and {more} more fault{'s' * (more > 1)}" if more else "",
+        "remedy": f"and {counted(more, 'more fault')}" if more else "",
     }
 
 

@@ -15,7 +15,7 @@ FLEET_LAYERS = (
     {"model", "console"},
     {"wiring"},
     {"fields"},
-    {"units", "errors"},
+    {"units", "errors", "naming"},
 )
 TOPOLOGY_LAYERS = (
     {"cli"},
@@ -27,7 +27,7 @@ TOPOLOGY_LAYERS = (
     {"fabric"},
     {"errors", "words"},
 )
-FRONT_DOOR = {"fleet", "fleet.units", "fleet.errors", "fleet.console"}
+FRONT_DOOR = {"fleet", "fleet.units", "fleet.naming", "fleet.errors", "fleet.console"}
 ONLY_IMPORTER = {
     "pynvml": "fleet/sources/nvml_calls.py",
     "matplotlib": "topology/diagram/draw_figure.py",

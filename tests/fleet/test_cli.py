@@ -206,7 +206,7 @@ def test_skipped_files_of_a_folder_are_talk_and_no_failure(tmp_path: Path) -> No
     (tmp_path / "a.json").write_bytes(bytes_from_document(make_snapshot()))
     (tmp_path / "README").write_text("hello")
     code, out, err = run("inventory", "--from", tmp_path)
-    assert (code, err) == (0, "skipped 1 files that are no source\n")
+    assert (code, err) == (0, f"skipped 1 file, no source: {tmp_path / 'README'}\n")
     assert out.startswith("1 node, 4 GPUs")
 
 

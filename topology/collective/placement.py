@@ -3,8 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from fleet import HostName
+from fleet.naming import name_runs
 from topology.errors import WorkloadError
 from topology.fabric.domains import NvlinkDomain
 from topology.fabric.from_fleet import Fabric, slot_from_text
@@ -32,24 +34,20 @@ class Placement:
         return "".join(f"{endpoint.host} {endpoint.slot}\n" for endpoint in self.endpoints)
 
     def summary(self) -> str:
-        """Hosts with their counts, runs of hosts with one count folded.
+        """Hosts with their counts; hosts that are numbered in a row and hold as many are folded.
 
-        >>> ends = [Endpoint(HostName(f"n{i}"), s) for i in (1, 2, 3) for s in range(2)]
+        >>> ends = [Endpoint(HostName(f"n{i}"), s) for i in (1, 2, 3, 5) for s in range(2)]
         >>> Placement(tuple(ends)).summary()
-        'n1..n3 x 2'
+        'n1..3 x 2, n5 x 2'
         """
         count: dict[str, int] = defaultdict(int)
         for endpoint in self.endpoints:
             count[endpoint.host] += 1
-        parts: list[str] = []
-        hosts = list(count)
-        start = 0
-        for i in range(1, len(hosts) + 1):
-            if i == len(hosts) or count[hosts[i]] != count[hosts[start]]:
-                name = hosts[start] if i - start == 1 else f"{hosts[start]}..{hosts[i - 1]}"
-                parts.append(f"{name} x {count[hosts[start]]}")
-                start = i
-        return ", ".join(parts)
+        return ", ".join(
+            f"{run} x {number}"
+            for number, hosts in groupby(count, key=lambda host: count[host])
+            for run in name_runs(hosts)
+        )
 
 
 def free_endpoints(fabric: Fabric) -> list[Endpoint]:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from fleet.naming import counted
 from fleet.units import text_from_seconds
 from topology.diagram.columns import Vertex
 from topology.diagram.fabric_words import rate_text
 from topology.diagram.layout import Box, BoxKind, Line, Point, Text, Tier, chip, link_look
 from topology.diagram.legend import Bundle, span
-from topology.diagram.metrics import counted, text_width
+from topology.diagram.metrics import text_width
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
 from topology.fabric.network import host_of_vertex

@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Final, TypeAlias
 
 from fleet import HostName
+from fleet.naming import natural_key
 from topology.diagram.legend import inside_samples
-from topology.diagram.metrics import natural_key
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
 from topology.fabric.network import LEAF_TIER, host_of_vertex

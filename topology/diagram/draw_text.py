@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from fleet.console import table_lines
+from fleet.naming import name_runs
 from topology.diagram.layout import Body, Box, BoxKind, Health, Layout, LegendTable, Mark, Tier, Use
-from topology.diagram.metrics import name_runs, printable
+from topology.diagram.metrics import printable
 
 COLUMNS: Final = 120
 _IN_ROWS: Final = (BoxKind.SWITCH, BoxKind.NODE, BoxKind.DEVICE)

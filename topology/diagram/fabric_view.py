@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from fleet import HostName
+from fleet.naming import counted, name_range, natural_key
 from topology.diagram.cables import Cabling
 from topology.diagram.columns import Column, Vertex, columns, route_samples
 from topology.diagram.fabric_words import bus_of, rails_text, tier_name
@@ -36,7 +37,7 @@ from topology.diagram.legend import (
     route_legend,
     sheet_notes,
 )
-from topology.diagram.metrics import counted, fitted, name_range, natural_key, text_width
+from topology.diagram.metrics import fitted, text_width
 from topology.diagram.slots import fleet_name, ranks_text
 from topology.fabric.from_fleet import Fabric, FabricNode
 from topology.fabric.graph import all_links
@@ -93,7 +94,12 @@ class _Picture:
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric
         self.columns = columns(fabric)
-        self.joined = {i for i, domain in enumerate(fabric.domains) if len(domain.hosts) > 1}
+        with_switches = {switch.nvlink_domain for switch in fabric.fleet.switches}
+        self.joined = {
+            i
+            for i, domain in enumerate(fabric.domains)
+            if len(domain.hosts) > 1 or domain.name in with_switches
+        }
         self.shape_of = {node.host: str(node.shape) for node in fabric.fleet.nodes}
         self.node_groups = [self._groups_of(column) for column in self.columns]
         self.groups = self._switch_groups()
@@ -119,7 +125,7 @@ class _Picture:
         return [tuple(groups[key]) for key in sorted(groups)]
 
     def _domains_of(self, hosts: Iterable[HostName]) -> list[int]:
-        """NVLink domains of nodes, where they join nodes."""
+        """NVLink domains of nodes, where they join nodes or have switches outside."""
         numbers = {n for h in hosts for n in self.fabric.node_of[h].domain_of_slot.values()}
         return sorted(self.joined & numbers)
 

@@ -8,13 +8,13 @@ from itertools import combinations
 from math import sqrt
 from typing import Final
 
+from fleet.naming import counted
 from fleet.units import text_from_rate, text_from_seconds
 from topology.diagram.layout import (
     LegendEntry,
     LegendTable,
     link_look,
 )
-from topology.diagram.metrics import counted
 from topology.fabric.from_fleet import Fabric, FabricNode
 from topology.fabric.graph import Link, all_links
 from topology.fabric.routes import Endpoint, Route

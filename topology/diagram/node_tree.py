@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from topology.diagram.metrics import natural_key
+from fleet.naming import natural_key
 from topology.fabric.graph import Graph, links_between
 
 GPU_WIDTH: Final = 92.0

@@ -12,6 +12,7 @@ from math import cos, pi, sin
 from typing import Final
 
 from fleet import Node
+from fleet.naming import counted, natural_key
 from fleet.units import text_from_rate
 from topology.diagram.layout import (
     Anchor,
@@ -39,7 +40,7 @@ from topology.diagram.legend import (
     sheet_notes,
     span,
 )
-from topology.diagram.metrics import counted, fitted, natural_key, text_width
+from topology.diagram.metrics import fitted, text_width
 from topology.diagram.node_links import LinkSet, link_set
 from topology.diagram.node_tree import GPU_WIDTH, NIC_WIDTH, Tree
 from topology.diagram.node_words import (

@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from typing import Final
 
 from fleet import EndKind, LinkState, Node, Wiring
+from fleet.naming import counted
 from topology.diagram.legend import MOST_NOTES
-from topology.diagram.metrics import counted
 from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric, FabricNode
 

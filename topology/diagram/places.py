@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet import Node
+from fleet.naming import natural_key
 from topology.diagram.layout import Mark
-from topology.diagram.metrics import ONE_EACH, fitted, natural_key
+from topology.diagram.metrics import ONE_EACH, fitted
 from topology.diagram.slots import LONGEST_PLACE, NOT_REPORTED, slot_marks
 from topology.fabric.from_fleet import Fabric, FabricNode
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
+from fleet.naming import counted
 from topology.diagram.layout import (
     Anchor,
     Body,
@@ -20,14 +21,7 @@ from topology.diagram.layout import (
     Style,
     Swatch,
 )
-from topology.diagram.metrics import (
-    LINE_SPACING,
-    ONE_EACH,
-    SMALLEST_PT,
-    counted,
-    fitted,
-    text_width,
-)
+from topology.diagram.metrics import LINE_SPACING, ONE_EACH, SMALLEST_PT, fitted, text_width
 from topology.diagram.places import Band, Occupant, Rack, bands_of, occupant_of
 from topology.diagram.slots import (
     LONGEST_PLACE,

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from fleet import Node
+from fleet.naming import counted
 from topology.diagram.layout import Health, LegendEntry, LegendTable, Mark, Use
-from topology.diagram.metrics import ONE_EACH, counted, fitted
+from topology.diagram.metrics import ONE_EACH, fitted
 from topology.fabric.from_fleet import Fabric, FabricNode
 
 NOT_REPORTED: Final = "place not reported"

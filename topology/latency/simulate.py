@@ -38,7 +38,7 @@ WORTH_IT: Final = 1e-3
 
 MOST_TRIALS: Final = 10_000
 LEAST_TRIALS: Final = 200
-MESSAGE_BUDGET: Final = 200_000_000
+MESSAGE_BUDGET: Final = 240_000_000
 """Noisy messages that a default run replays: a few seconds of one core."""
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from fleet.naming import counted
 from topology.collective.placement import Placement, free_endpoints, largest_free_domain
 from topology.errors import NoCandidateError, UnreachableError
 from topology.fabric.from_fleet import Fabric
@@ -219,7 +220,7 @@ def _width(candidate: Candidate) -> tuple[int, int]:
 
 def _width_words(candidate: Candidate) -> str:
     domains, nodes = _width(candidate)
-    return f"{domains} NVLink domain{'s' * (domains > 1)} and {nodes} node{'s' * (nodes > 1)}"
+    return f"{counted(domains, 'NVLink domain')} and {counted(nodes, 'node')}"
 
 
 def _value(candidate: Candidate, objective: Objective) -> float:

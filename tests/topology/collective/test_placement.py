@@ -262,7 +262,7 @@ def summary(*counts: tuple[str, int]) -> str:
 
 def test_a_summary_folds_runs_of_hosts_with_one_count() -> None:
     assert summary(("a", 8)) == "a x 8"
-    assert summary(("a1", 8), ("a2", 8), ("a3", 4)) == "a1..a2 x 8, a3 x 4"
+    assert summary(("a1", 8), ("a2", 8), ("a3", 4)) == "a1..2 x 8, a3 x 4"
     assert summary(("a1", 1), ("a2", 2), ("a3", 1)) == "a1 x 1, a2 x 2, a3 x 1"
     assert summary() == ""
 

@@ -18,6 +18,7 @@ SPECS = (
     "model:dgx-h100 node:1",
     "model:dgx-h100 node:128 busy:8,3,0",
     "model:gb200-nvl72 rack:2",
+    "model:gb200-nvl72 node:1",
     "model:dgx1-v100 node:2",
     "model:pcie-l40s node:4",
     "model:beowulf-2006 node:200",

@@ -1,15 +1,8 @@
-"""Text metrics and names."""
+"""Text metrics."""
 
 import pytest
 
-from topology.diagram.metrics import (
-    fitted,
-    name_range,
-    name_runs,
-    natural_key,
-    printable,
-    text_width,
-)
+from topology.diagram.metrics import fitted, printable, text_width
 
 
 def test_text_is_as_wide_as_its_characters_times_its_size() -> None:
@@ -27,22 +20,6 @@ def test_text_that_just_fits_is_kept_whole() -> None:
 
 def test_no_room_leaves_no_text() -> None:
     assert fitted("h100-001", 6.2, 10) == ""
-
-
-def test_names_that_miss_a_number_are_two_runs() -> None:
-    assert name_runs(["n1", "n2", "n4"]) == ["n1..2", "n4"]
-
-
-def test_leading_zeros_are_part_of_the_range() -> None:
-    assert name_range(["n099", "n100", "n101"]) == "n099..101"
-
-
-def test_names_without_numbers_are_counted() -> None:
-    assert name_range(["alpha", "beta"]) == "alpha and 1 more"
-
-
-def test_numbers_sort_as_numbers() -> None:
-    assert sorted(["r10", "r9", "r"], key=natural_key) == ["r", "r9", "r10"]
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202eabc", "节点", "\x00"])

@@ -257,10 +257,10 @@ def test_samples_are_the_ones_behind_the_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "trials"), [(1, 10_000), (8, 10_000), (100, 10_000), (144, 4_856), (2_000, 200)]
+    ("ranks", "trials"), [(1, 10_000), (8, 10_000), (100, 10_000), (144, 5_827), (2_000, 200)]
 )
 def test_trials_by_default_fall_with_the_messages(ranks: int, trials: int) -> None:
-    """200 million messages, at most 10,000 trials and at least 200; a ring has 2 n (n - 1)."""
+    """240 million messages, at most 10,000 trials and at least 200; a ring has 2 n (n - 1)."""
     assert default_trials(schedule_of("ring", ranks)) == trials
     assert LEAST_TRIALS <= trials <= MOST_TRIALS
 

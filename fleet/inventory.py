@@ -45,7 +45,7 @@ def this_node(*, host: HostName | None = None) -> FleetMap:
     """A map of this node as its NVIDIA driver reports it.
 
     Raises:
-        SourceError: there is no driver, or it does not answer.
+        NothingCollectedError: there is no driver, or it does not answer.
     """
     from fleet.sources.nvml import read_node
 

@@ -78,7 +78,7 @@ def read_node(*, host: HostName, now: datetime) -> NodeSnapshot:
     One lost or forbidden GPU costs only its own data; a node without GPUs is no error.
 
     Raises:
-        SourceError: no library, no driver, or one that does not answer at all.
+        NothingCollectedError: no library, no driver, or one that does not answer at all.
     """
     gaps = Gaps()
     with nvml.session():

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, NewType, TypeVar
 
 import pynvml
 
-from fleet.errors import SourceError
+from fleet.errors import NothingCollectedError
 from fleet.fields import AbsenceReason
 from fleet.sources.nvml_answers import Missing, above_zero, first_answer
 
@@ -127,7 +127,7 @@ def session() -> Iterator[None]:
     """NVML between init and shutdown.
 
     Raises:
-        SourceError: no library, no driver, or one that refuses to start; with what would do.
+        NothingCollectedError: no library, no driver, or one that refuses to start.
     """
     started = asked("nvmlInit", read=lambda _: True)
     if isinstance(started, Missing):
@@ -142,7 +142,7 @@ def device_handles() -> tuple[Handle | Missing, ...]:
     """A handle for each GPU the driver lists; a lost or forbidden one is Missing, the rest stay.
 
     Raises:
-        SourceError: the driver does not even tell how many there are.
+        NothingCollectedError: the driver does not even tell how many there are.
     """
     count = number("nvmlDeviceGetCount")
     if isinstance(count, Missing):
@@ -150,7 +150,7 @@ def device_handles() -> tuple[Handle | Missing, ...]:
     return tuple(asked("nvmlDeviceGetHandleByIndex", i, read=Handle) for i in range(count))
 
 
-def _refused(missing: Missing) -> SourceError:
+def _refused(missing: Missing) -> NothingCollectedError:
     unknown = (f"the driver does not answer ({missing.detail})", "see the kernel log for NVRM")
     if missing.code is None:
         unknown = (
@@ -158,7 +158,7 @@ def _refused(missing: Missing) -> SourceError:
             "pip uninstall pynvml and install nvidia-ml-py",
         )
     problem, remedy = _AT_START.get(missing.code or 0, unknown)
-    return SourceError(problem, where="NVML", remedy=remedy)
+    return NothingCollectedError(problem, where="NVML", remedy=remedy)
 
 
 def asked(name: str, *arguments: object, read: Callable[[Any], T | Missing]) -> T | Missing:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
+from fleet.console import ExitCode
 from fleet.errors import SourceError
 from fleet.sources import nvml_calls
 from fleet.sources.nvml import read_node
@@ -62,8 +63,11 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_library")
 def test_a_node_without_the_library_is_told_what_would_do() -> None:
-    with pytest.raises(SourceError, match=r"NVML: libnvidia-ml\.so\.1 is not found; install"):
+    with pytest.raises(
+        SourceError, match=r"NVML: libnvidia-ml\.so\.1 is not found; install"
+    ) as caught:
         read_node(host=HOST, now=NOON)
+    assert caught.value.exit_code == ExitCode.NOTHING_COLLECTED
 
 
 @pytest.mark.usefixtures("no_library")

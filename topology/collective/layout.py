@@ -12,18 +12,21 @@ from topology.fabric.node_graph import NodeGraph
 from topology.fabric.route_table import RouteMap
 
 MOST_SEARCH_STEPS: Final = 20_000
+MOST_RAILS: Final = 32
+"""Rings side by side; no GPU's NVLink feeds more NICs than this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankLayout:
-    """Ranks grouped by node and by NVLink domain, each group in rank order.
+    """Ranks grouped by clique and by NVLink domain, each group in rank order.
 
-    ``orders``: rings side by side. ``chains``: for each rail a chain through every node, which
-    starts at the node's head, a rank on that rail.
+    A clique is what NCCL takes for one node: a node, or nodes all of whose ranks one NVLink domain
+    holds. ``orders``: rings side by side. ``chains``: for each rail a chain through every clique,
+    which starts at its head, a rank on that rail.
     """
 
     ranks: int
-    nodes: tuple[tuple[int, ...], ...]
+    cliques: tuple[tuple[int, ...], ...]
     domains: tuple[tuple[int, ...], ...]
     reduces_in_switch: bool
     orders: tuple[tuple[int, ...], ...]
@@ -37,53 +40,68 @@ class RankLayout:
 
 def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLayout:
     """The layout of a placement; ring orders are found, not assumed."""
-    nodes = _groups(routes.node_of.tolist())
+    nodes, domains = _groups(routes.node_of.tolist()), _groups(routes.domain_of.tolist())
+    cliques = cliques_of(nodes, domains)
     return RankLayout(
         ranks=placement.ranks,
-        nodes=nodes,
-        domains=_groups(routes.domain_of.tolist()),
+        cliques=cliques,
+        domains=domains,
         reduces_in_switch=all(fabric.domain_of(e).reduces_in_switch for e in placement.endpoints),
-        orders=ring_orders(fabric, placement, nodes),
-        chains=node_chains(fabric, placement, nodes),
+        orders=ring_orders(fabric, placement, cliques),
+        chains=clique_chains(fabric, placement, cliques),
     )
 
 
+def cliques_of(
+    nodes: Sequence[Sequence[int]], domains: Sequence[Sequence[int]]
+) -> tuple[tuple[int, ...], ...]:
+    """Ranks by clique: nodes are one where one NVLink domain holds all their ranks.
+
+    >>> cliques_of([[0, 1], [2, 3], [4, 5]], [[0, 1, 2, 3], [4], [5]])
+    ((0, 1, 2, 3), (4, 5))
+    """
+    domain_of = {rank: number for number, domain in enumerate(domains) for rank in domain}
+    members: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    for number, node in enumerate(nodes):
+        mine = {domain_of[rank] for rank in node}
+        members[(True, mine.pop()) if len(mine) == 1 else (False, number)] += node
+    return tuple(tuple(sorted(ranks)) for ranks in members.values())
+
+
 def ring_orders(
-    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
+    fabric: Fabric, placement: Placement, cliques: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, ...], ...]:
     """Rank orders of the rings that together use the links: one for each channel.
 
     In a mesh of direct links: Hamiltonian cycles that share no link, each in both directions. Over
-    several nodes: one ring for each rail, which leaves a node on the rail it enters the next by.
-    Otherwise (one node or NVLink domain over switches) one ring in rank order.
+    several cliques: one ring for each rail, which leaves one on the rail it enters the next by.
+    Otherwise (one clique over switches) one ring in rank order.
     """
-    if len({fabric.domain_of(e).name for e in placement.endpoints}) == 1 and len(nodes) > 1:
-        return (tuple(range(placement.ranks)),)
-    inside = [_inside_cycles(fabric, placement, node) for node in nodes]
-    if len(nodes) == 1:
+    inside = [_inside_cycles(fabric, placement, clique) for clique in cliques]
+    if len(cliques) == 1:
         return tuple(inside[0])
-    heads = _rail_heads(fabric, placement, nodes)
+    heads = _rail_heads(fabric, placement, cliques)
     rails = len(heads[0])
     return tuple(
         tuple(
             rank
             for cycles, head, (enter, leave) in zip(
-                inside, heads, _rails_met(len(nodes), rail, rails), strict=True
+                inside, heads, _rails_met(len(cliques), rail, rails), strict=True
             )
-            for rank in _through_node(cycles, rail, head[enter], head[leave])
+            for rank in _through_clique(cycles, rail, head[enter], head[leave])
         )
         for rail in range(rails)
     )
 
 
-def node_chains(
-    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
+def clique_chains(
+    fabric: Fabric, placement: Placement, cliques: Sequence[Sequence[int]]
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """For each rail a chain through every node, head first."""
-    inside = [_inside_cycles(fabric, placement, node) for node in nodes]
-    if len(nodes) == 1:
+    """For each rail a chain through every clique, head first."""
+    inside = [_inside_cycles(fabric, placement, clique) for clique in cliques]
+    if len(cliques) == 1:
         return tuple((cycle,) for cycle in inside[0])
-    heads = _rail_heads(fabric, placement, nodes)
+    heads = _rail_heads(fabric, placement, cliques)
     return tuple(
         tuple(
             _starting_at(cycles[rail % len(cycles)], head[rail])
@@ -98,23 +116,23 @@ def _starting_at(cycle: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return cycle[start:] + cycle[:start]
 
 
-def _rails_met(nodes: int, rail: int, rails: int) -> Iterator[tuple[int, int]]:
-    """Rail by which a ring enters each node, and the one by which it leaves.
+def _rails_met(cliques: int, rail: int, rails: int) -> Iterator[tuple[int, int]]:
+    """Rail by which a ring enters each clique, and the one by which it leaves.
 
-    Two neighbours meet on one rail, by turns ``rail + 1`` and ``rail``; where the nodes are odd in
-    number the last meets the first on a third rail. With fewer than three rails those two miss.
+    Two neighbours meet on one rail, by turns ``rail + 1`` and ``rail``; where the cliques are odd
+    in number the last meets the first on a third rail. With fewer than three those two miss.
     """
-    leaves = [(rail + (i + 1) % 2) % rails for i in range(nodes)]
-    if nodes % 2 and rails > 2:
+    leaves = [(rail + (i + 1) % 2) % rails for i in range(cliques)]
+    if cliques % 2 and rails > 2:
         leaves[-1] = (rail + 2) % rails
     for i, leave in enumerate(leaves):
         yield rail if leaves[i - 1] == leave else leaves[i - 1], leave
 
 
-def _through_node(
+def _through_clique(
     cycles: Sequence[tuple[int, ...]], rail: int, enter: int, leave: int
 ) -> tuple[int, ...]:
-    """Way through a node's ranks from one to another: round a cycle where they are neighbours."""
+    """Way through a clique's ranks from one to another: round a cycle where they are neighbours."""
     if enter == leave:
         return _starting_at(cycles[rail % len(cycles)], enter)
     for cycle in (cycles[rail % len(cycles)], *cycles):
@@ -127,17 +145,21 @@ def _through_node(
 
 
 def _rail_heads(
-    fabric: Fabric, placement: Placement, nodes: Sequence[Sequence[int]]
+    fabric: Fabric, placement: Placement, cliques: Sequence[Sequence[int]]
 ) -> list[tuple[int, ...]]:
-    """First rank of each rail in each node: the rails that all nodes have, then others."""
-    first_of_nic: list[dict[int, int]] = [{} for _ in nodes]
-    for node, first in zip(nodes, first_of_nic, strict=True):
-        for rank in node:
+    """First rank of each rail in each clique: the rails that all have, then others.
+
+    A rail is a NIC's place in its node, and its node's place among those of the clique.
+    """
+    first_of_nic: list[dict[tuple[int, int], int]] = [{} for _ in cliques]
+    for clique, first in zip(cliques, first_of_nic, strict=True):
+        hosts = list(dict.fromkeys(placement.endpoints[rank].host for rank in clique))
+        for rank in clique:
             endpoint = placement.endpoints[rank]
-            nics = fabric.node_of[endpoint.host].graph.nic_of_gpu
-            first.setdefault(nics.get(endpoint.slot, 0), rank)
+            nic = fabric.node_of[endpoint.host].graph.nic_of_gpu.get(endpoint.slot, 0)
+            first.setdefault((hosts.index(endpoint.host), nic), rank)
     common = set.intersection(*(set(first) for first in first_of_nic))
-    rails = min(len(first) for first in first_of_nic)
+    rails = min(MOST_RAILS, *(len(first) for first in first_of_nic))
     return [
         tuple(first[nic] for nic in sorted(first, key=lambda nic: (nic not in common, nic))[:rails])
         for first in first_of_nic
@@ -145,18 +167,20 @@ def _rail_heads(
 
 
 def _inside_cycles(
-    fabric: Fabric, placement: Placement, node: Sequence[int]
+    fabric: Fabric, placement: Placement, clique: Sequence[int]
 ) -> list[tuple[int, ...]]:
-    """Cycles through a node's ranks: over direct links where they are a mesh, else rank order."""
-    graph = fabric.node_of[placement.endpoints[node[0]].host].graph
-    slot_of = {rank: placement.endpoints[rank].slot for rank in node}
-    links = _direct_links(graph, [slot_of[rank] for rank in node])
+    """Cycles through a clique's ranks: over direct links where they are a mesh, else rank order."""
+    if len({placement.endpoints[rank].host for rank in clique}) > 1:
+        return [tuple(clique)]
+    graph = fabric.node_of[placement.endpoints[clique[0]].host].graph
+    slot_of = {rank: placement.endpoints[rank].slot for rank in clique}
+    links = _direct_links(graph, [slot_of[rank] for rank in clique])
     rank_of = {slot: rank for rank, slot in slot_of.items()}
-    cycles = list(_disjoint_cycles(links, [slot_of[rank] for rank in node]))
+    cycles = list(_disjoint_cycles(links, [slot_of[rank] for rank in clique]))
     if not cycles:
-        return [tuple(node)]
+        return [tuple(clique)]
     both_ways = (
-        [way for cycle in cycles for way in (cycle, cycle[::-1])] if len(node) > 2 else cycles
+        [way for cycle in cycles for way in (cycle, cycle[::-1])] if len(clique) > 2 else cycles
     )
     return [tuple(rank_of[slot] for slot in cycle) for cycle in both_ways]
 

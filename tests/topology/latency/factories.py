@@ -35,7 +35,7 @@ def uniform_layout(ranks: int) -> RankLayout:
     order = tuple(range(ranks))
     return RankLayout(
         ranks=ranks,
-        nodes=(order,),
+        cliques=(order,),
         domains=(order,),
         reduces_in_switch=True,
         orders=(order,),

@@ -144,3 +144,13 @@ def test_model_that_is_too_fast_or_too_slow_by_more_than_the_tolerance_is_caught
 def test_one_thread_for_all_gpus_costs_more_than_a_process_each() -> None:
     point = next(p for p in POINTS if p.launch is Launch.THREAD and p.size_bytes == KIB)
     assert predicted_us(point) > predicted_us(point._replace(launch=Launch.PROCESS))
+
+
+def test_two_racks_of_nvl72_together_are_not_held_to_one_nodes_nics() -> None:
+    """128 GB200 on 32 trays of 4 NICs: 8 GiB in 21.3 ms (OCI GPU Quick Start: NVIDIA GB200)."""
+    fabric = fabric_of("gb200-nvl72 rack:2")
+    scenario = Scenario(
+        collective=Collective.ALL_REDUCE, size_bytes=8 * 2**30, noise=NoiseName.NONE
+    )
+    predicted = simulate(fabric, pack(fabric, 128), scenario).noiseless_s
+    assert factor(predicted, 21.313e-3) <= TOLERANCES[">= 64 MiB", 2]

@@ -1,6 +1,8 @@
 """Samples do not go stale: each loads, checks clean, round-trips, and prints what is expected."""
 
+from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -9,13 +11,18 @@ from fleet.inventory import take_inventory
 from fleet.merge import merge_snapshots, snapshots_of
 from tests.console_blocks import difference, examples_of, run
 from tests.contracts import assert_honest
+from topology.diagram.draw import draw_view, layout_of
+from topology.diagram.metrics import printable
+from topology.fabric.from_fleet import load_fabric
 from topology.plan.workload import load_workload
+from topology.words import View
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 FLEETS = sorted(SAMPLES.glob("fleets/*.json*"))
 WORKLOADS = sorted(SAMPLES.glob("workloads/*.yaml"))
 CAPTURES = sorted(path for path in SAMPLES.glob("captures/*") if path.is_dir())
 EXPECTED = sorted(SAMPLES.glob("expected/*.txt"))
+PICTURES = sorted(SAMPLES.glob("pictures/*.svg"))
 
 
 def name_of(path: Path) -> str:
@@ -77,3 +84,23 @@ def test_command_prints_what_is_expected(
         path.write_text(f"$ {example.command}\n{printed}")
         return
     assert difference(example.expected, printed) is None
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=name_of)
+def test_picture_has_the_labels_that_are_drawn_now(
+    path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Named VIEW-FLEET.svg. Labels only: other versions of matplotlib write other XML."""
+    view, _, fleet = path.stem.partition("-")
+    (source,) = SAMPLES.glob(f"fleets/{fleet}.json*")
+    fabric = load_fabric(source)
+    if request.config.getoption("--update-golden"):
+        draw_view(fabric, View(view), output=str(path))
+        return
+    drawn = Counter(printable(text.text) for text in layout_of(fabric, View(view)).texts)
+    assert Counter(labels_of(path)) == drawn
+
+
+def labels_of(picture: Path) -> list[str]:
+    root = ElementTree.fromstring(picture.read_bytes())
+    return [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]

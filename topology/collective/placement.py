@@ -1,9 +1,10 @@
 """Placement: which endpoint carries which rank. Packs, spreads, reads and writes placements."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, zip_longest
+from typing import Any, Final, TypeVar
 
 from fleet import HostName
 from fleet.naming import name_runs
@@ -11,6 +12,8 @@ from topology.errors import WorkloadError
 from topology.fabric.domains import NvlinkDomain
 from topology.fabric.from_fleet import Fabric, slot_from_text
 from topology.fabric.routes import Endpoint
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +84,42 @@ def pack(fabric: Fabric, ranks: int, *, among: Sequence[Endpoint] | None = None)
 
 
 def spread(fabric: Fabric, ranks: int, *, among: Sequence[Endpoint] | None = None) -> Placement:
-    """Over as many nodes as there are, evenly, in node order, ``among`` these endpoints or all.
+    """Over as many nodes as there are, evenly, ``among`` these endpoints or all.
+
+    Fewer ranks than nodes: by turns from every NVLink domain, or group of nodes on one leaf.
 
     Raises:
         WorkloadError: more ranks than endpoints.
     """
     by_host = _by_host(_enough(fabric, ranks, among))
-    waiting = {host: list(ends) for host, ends in by_host.items()}
+    groups: dict[Hashable, list[HostName]] = defaultdict(list)
+    for host, ends in by_host.items():
+        domain = fabric.domain_of(ends[0])
+        groups[domain.name if len(domain.hosts) > 1 else fabric.leaves_of(host)].append(host)
+    hosts = _by_turns(groups.values())
+    taken = _by_turns([by_host[host] for host in hosts])
+    return Placement(tuple(_in_fabric_order(fabric, taken[:ranks])))
+
+
+def balance(fabric: Fabric, ranks: int, *, among: Sequence[Endpoint] | None = None) -> Placement:
+    """Even shares of the fewest NVLink domains, each on its fewest nodes.
+
+    GPUs of a node without NVLink between them count as one domain here.
+
+    Raises:
+        WorkloadError: more ranks than endpoints.
+    """
+    by_unit: dict[Hashable, list[Endpoint]] = defaultdict(list)
+    for endpoint in _enough(fabric, ranks, among):
+        domain = fabric.domain_of(endpoint)
+        by_unit[domain.name if len(domain.endpoints) > 1 else endpoint.host].append(endpoint)
+    units = sorted(by_unit.values(), key=len, reverse=True)
+    room = accumulate(map(len, units))
+    fewest = next(n for n, together in enumerate(room, start=1) if together >= ranks)
     taken: list[Endpoint] = []
-    while len(taken) < ranks:
-        for ends in waiting.values():
-            if ends and len(taken) < ranks:
-                taken.append(ends.pop(0))
+    for left, unit in zip(range(fewest, 0, -1), reversed(units[:fewest]), strict=True):
+        share = min(len(unit), (ranks - len(taken)) // left)
+        taken += fewest_nodes(unit, share)
     return Placement(tuple(_in_fabric_order(fabric, taken)))
 
 
@@ -185,6 +212,19 @@ def _by_domain(fabric: Fabric, endpoints: Iterable[Endpoint]) -> dict[str, list[
     for endpoint in endpoints:
         by_domain[fabric.domain_of(endpoint).name].append(endpoint)
     return dict(by_domain)
+
+
+def _by_turns(groups: Iterable[Sequence[T]]) -> list[T]:
+    """The first of each group, then the second of each, and so on.
+
+    >>> _by_turns(["abc", "d", "ef"])
+    ['a', 'd', 'e', 'b', 'f', 'c']
+    """
+    rows = zip_longest(*groups, fillvalue=_NOBODY)
+    return [item for row in rows for item in row if item is not _NOBODY]
+
+
+_NOBODY: Final[Any] = object()
 
 
 def _in_fabric_order(fabric: Fabric, endpoints: Iterable[Endpoint]) -> list[Endpoint]:

@@ -7,17 +7,20 @@ pairs share (wirings, slots, tiers between) is routed once.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Final
+
+from networkx.utils import UnionFind
 
 from fleet import FleetMap, HostName, Node, Wiring, load_fleet, node_wirings
 from topology.errors import FabricError, UnreachableError, WorkloadError
 from topology.fabric.domains import DomainFinder, NvlinkDomain
 from topology.fabric.graph import Graph, add_link, all_links, new_graph
 from topology.fabric.link_figures import LinkFigures, load_link_figures
-from topology.fabric.network import Network, build_network, host_of_vertex
-from topology.fabric.node_graph import NodeGraph, build_node_graph
+from topology.fabric.network import Network, build_network, cabled_nics, host_of_vertex
+from topology.fabric.node_graph import NodeGraph, build_node_graph, compute_nics
 from topology.fabric.routes import (
     Endpoint,
     LinkKind,
@@ -49,10 +52,8 @@ class Fabric:
     def __init__(self, fleet: FleetMap, figures: LinkFigures | None = None) -> None:
         self.fleet = fleet
         self.figures = figures or load_link_figures()
-        graphs: dict[tuple[int, bool], NodeGraph] = {}
-        pairs: list[tuple[Node, NodeGraph]] = []
-        for node, wiring in node_wirings(fleet):
-            pairs.append((node, _graph_of(graphs, node, wiring, self.figures)))
+        graphs = _NodeGraphs(fleet, self.figures)
+        pairs = [(node, graphs.of(node, wiring)) for node, wiring in node_wirings(fleet)]
         finder = DomainFinder()
         self.nodes = tuple(
             FabricNode(node.host, graph, finder.add_node(node, graph), _busy(node))
@@ -69,8 +70,29 @@ class Fabric:
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Every place that can carry a rank, node by node."""
-        return tuple(Endpoint(n.host, slot) for n in self.nodes for slot in n.graph.slots)
+        """Every place that carries a rank, node by node: GPUs, or CPUs where the map has none."""
+        has_gpus = self.fleet.gpu_count > 0
+        nodes = (node for node in self.nodes if node.graph.is_gpu_node or not has_gpus)
+        return tuple(Endpoint(node.host, slot) for node in nodes for slot in node.graph.slots)
+
+    @cached_property
+    def island_of(self) -> dict[HostName, HostName]:
+        """The first host of all that NVLink or the network joins with each host."""
+        order = {node.host: i for i, node in enumerate(self.nodes)}
+        islands = UnionFind(order)
+        for hosts in (*self.network.joined_hosts(), *(domain.hosts for domain in self.domains)):
+            islands.union(*hosts)
+        return {
+            host: min(island, key=order.__getitem__)
+            for island in islands.to_sets()
+            for host in island
+        }
+
+    def leaves_of(self, host: HostName) -> frozenset[str]:
+        """The leaves that the NICs of a host's GPUs hang on."""
+        nics = set(self.node_of[host].graph.nic_of_gpu.values())
+        attached = (self.network.leaf_of.get((host, nic)) for nic in nics)
+        return frozenset(attachment.leaf for attachment in attached if attachment)
 
     def domain_of(self, endpoint: Endpoint) -> NvlinkDomain:
         """The NVLink domain of an endpoint; alone in it where it has no NVLink."""
@@ -92,7 +114,9 @@ class Fabric:
                     return Endpoint(node.host, gpu.slot)
         host, _, name = text.rpartition(":")
         slot = slot_from_text(name.removeprefix("gpu").removeprefix("cpu"))
-        if HostName(host) not in self.node_of or slot is None:
+        if slot is not None and host and HostName(host) not in self.node_of:
+            raise self._no_host(HostName(host))
+        if slot is None or not host:
             raise WorkloadError(
                 f"{text!r} is no endpoint of this map",
                 remedy=f"write host:slot, such as {self.endpoints[0] if self.endpoints else 'a:0'}",
@@ -107,13 +131,18 @@ class Fabric:
         """
         node = self.node_of.get(endpoint.host)
         if node is None:
-            raise WorkloadError(f"no host {endpoint.host!r} in this map")
+            raise self._no_host(endpoint.host)
         if endpoint.slot not in node.graph.slots:
             slots = ", ".join(str(slot) for slot in node.graph.slots)
             raise WorkloadError(
                 f"{endpoint.host} has no slot {endpoint.slot}", remedy=f"it has {slots}"
             )
         return endpoint
+
+    def _no_host(self, host: HostName) -> WorkloadError:
+        near = get_close_matches(host, self.node_of, n=1) or list(self.node_of)[:1]
+        remedy = f"it has {near[0]}, say" if near else "it has none"
+        return WorkloadError(f"no host {host!r} in this map", remedy=remedy)
 
     def route(self, a: Endpoint, b: Endpoint) -> Route | Unreachable:
         """The way from one endpoint to another, or why none is known."""
@@ -208,7 +237,8 @@ _SCALE_UP_UNTOLD = re.compile(r"wiring\.gpus\[[^\]]+\]\.ports")
 
 def slot_from_text(text: str) -> int | None:
     """The number of a slot, None where the text is no number that a slot can have."""
-    return int(text) if text.isdecimal() and len(text) <= _MOST_SLOT_DIGITS else None
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_SLOT_DIGITS
+    return int(text) if is_number else None
 
 
 _MOST_SLOT_DIGITS: Final = 9
@@ -224,14 +254,27 @@ def load_fabric(path: str | Path) -> Fabric:
     return Fabric(load_fleet(path))
 
 
-def _graph_of(
-    graphs: dict[tuple[int, bool], NodeGraph], node: Node, wiring: Wiring, figures: LinkFigures
-) -> NodeGraph:
-    in_domain = any(gpu.fabric is not None and gpu.fabric.domain for gpu in node.gpus)
-    key = (id(wiring), in_domain)
-    if key not in graphs:
-        graphs[key] = build_node_graph(wiring, figures, in_rack_domain=in_domain)
-    return graphs[key]
+class _NodeGraphs:
+    """Graphs of nodes, one for all that are wired and cabled alike."""
+
+    def __init__(self, fleet: FleetMap, figures: LinkFigures) -> None:
+        self._figures, self._cabled = figures, cabled_nics(fleet)
+        self._known: dict[tuple[int, bool, frozenset[int] | None], NodeGraph] = {}
+        self._wirings: list[Wiring] = []
+
+    def of(self, node: Node, wiring: Wiring) -> NodeGraph:
+        """The graph of a node; a GPU whose nearest NIC has no cable sends through another."""
+        in_domain = any(gpu.fabric is not None and gpu.fabric.domain for gpu in node.gpus)
+        nics = self._cabled.get(node.host)
+        if nics is not None and all(nic.slot in nics for nic in compute_nics(wiring)):
+            nics = None
+        key = (id(wiring), in_domain, nics)
+        if key not in self._known:
+            self._wirings.append(wiring)  # so that no other wiring gets its id
+            self._known[key] = build_node_graph(
+                wiring, self._figures, in_rack_domain=in_domain, nics=nics
+            )
+        return self._known[key]
 
 
 def _busy(node: Node) -> frozenset[int]:

@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet import Cable, CableEnd, FleetMap, LinkLayer, LinkState
+from fleet import Cable, CableEnd, FleetMap, HostName, LinkLayer, LinkState
 from topology.errors import FabricError
 from topology.fabric.graph import Graph, add_both_ways, make_link, new_graph, shortest_path
 from topology.fabric.link_figures import LinkFigures
@@ -61,6 +61,11 @@ class Network:
         if a not in self._rows:
             self._rows[a] = self._distances(a)
         return int(self._rows[a][self._index[b]])
+
+    def joined_hosts(self) -> list[set[HostName]]:
+        """Hosts by the part of the network that they hang on."""
+        parts = nx.weakly_connected_components(self.graph)
+        return [{h for vertex in part if (h := host_of_vertex(vertex))} for part in parts]
 
     def _distances(self, start: str) -> NDArray[np.int16]:
         """Cables from a switch to every other, breadth first; kept for each leaf that is asked."""
@@ -118,6 +123,17 @@ def _network_cables(fleet: FleetMap, switches: Collection[str]) -> Iterator[Cabl
             yield cable
 
 
+def cabled_nics(fleet: FleetMap) -> dict[str, frozenset[int]]:
+    """Slots of the NICs of each host from which a cable that is up leads to a switch."""
+    switches = {switch.id for switch in fleet.switches if switch.nvlink_domain is None}
+    slots: dict[str, set[int]] = defaultdict(set)
+    for cable in _network_cables(fleet, switches):
+        for end in (cable.a, cable.b):
+            if end.nic is not None:
+                slots[end.device].add(end.nic)
+    return {host: frozenset(nics) for host, nics in slots.items()}
+
+
 def _cable_name(cable: Cable) -> tuple[str, int, str, int]:
     """Where a cable stands in the order in which they are laid, whatever the map's order is."""
     a, b = cable.a, cable.b
@@ -129,10 +145,10 @@ def nic_vertex(host: str, nic: int) -> str:
     return f"{host}:nic{nic}"
 
 
-def host_of_vertex(vertex: str) -> str | None:
+def host_of_vertex(vertex: str) -> HostName | None:
     """Host of a NIC's vertex, None for a switch."""
     host, colon, device = vertex.rpartition(":")
-    return host if colon and device.startswith("nic") else None
+    return HostName(host) if colon and device.startswith("nic") else None
 
 
 def edge_kind(layer: LinkLayer, bytes_per_s: float, where: str) -> str:

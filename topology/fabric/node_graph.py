@@ -65,12 +65,16 @@ class NodeGraph:
 
 
 def build_node_graph(
-    wiring: Wiring, figures: LinkFigures, *, in_rack_domain: bool = False
+    wiring: Wiring,
+    figures: LinkFigures,
+    *,
+    in_rack_domain: bool = False,
+    nics: frozenset[int] | None = None,
 ) -> NodeGraph:
     """The graph of one wiring.
 
     ``in_rack_domain``: its GPUs belong to an NVLink domain across nodes, so a switch that the
-    driver hides is one of the rack's.
+    driver hides is one of the rack's. ``nics``: slots of the NICs that GPUs may send through.
 
     Raises:
         FabricError: a link's rate can neither be read nor derived.
@@ -83,7 +87,7 @@ def build_node_graph(
     for slot, links in outward.items():
         _add_scale_up_links(node, slot, links, outward)
     add_pcie_tree(graph, wiring, facts, figures)
-    node.nic_of_gpu.update(_affinity(node, figures))
+    node.nic_of_gpu.update(_affinity(node, nics))
     return node
 
 
@@ -163,9 +167,9 @@ def _link_rate(node: NodeGraph, gpu: GpuSlot, port: GpuPort, figures: LinkFigure
     return rate
 
 
-def _affinity(node: NodeGraph, figures: LinkFigures) -> dict[int, int]:
+def _affinity(node: NodeGraph, usable: frozenset[int] | None) -> dict[int, int]:
     """NIC for each GPU: the nearest on PCIe; of equals the one fewest GPUs use, then the first."""
-    nics = compute_nics(node.wiring)
+    nics = [nic for nic in compute_nics(node.wiring) if usable is None or nic.slot in usable]
     used: dict[int, int] = defaultdict(int)
     chosen: dict[int, int] = {}
     for slot in node.slots:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
-from fleet.naming import counted
+from fleet.naming import counted, name_runs
 from fleet.units import text_from_rate, text_from_seconds
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
@@ -87,7 +87,7 @@ def route_notes(fabric: Fabric, route: Route) -> list[str]:
         f"one sender gets {text_from_rate(route.p2p_bytes_per_s)}",
         f"basis: {route_class.basis} [{', '.join(route_class.sources)}]",
     ]
-    return lines + [f"guess: {guess}" for guess in fabric.guesses]
+    return lines + _guess_lines(fabric)
 
 
 def fabric_document(fabric: Fabric) -> dict[str, Any]:
@@ -130,15 +130,29 @@ def fabric_lines(fabric: Fabric) -> list[str]:
         for tier, count in sorted(_tier_counts(fabric).items())
     )
     free = sum(1 for endpoint in fabric.endpoints if fabric.is_free(endpoint))
-    cpus = sum(1 for node in fabric.nodes if not node.graph.is_gpu_node)
-    ranks = [counted(len(fabric.endpoints) - cpus, "GPU")] if len(fabric.endpoints) > cpus else []
-    ranks += [counted(cpus, "CPU rank")] if cpus else []
+    what = "GPU" if fabric.fleet.gpu_count else "CPU rank"
+    without = sum(1 for node in fabric.nodes if not node.graph.is_gpu_node)
+    aside = f" ({without:,} without GPUs)" if without and fabric.fleet.gpu_count else ""
     return [
-        f"{', '.join((counted(len(fabric.nodes), 'node'), *ranks))}, {free:,} free",
+        f"{counted(len(fabric.nodes), 'node')}{aside}, "
+        f"{counted(len(fabric.endpoints), what)}, {free:,} free",
         f"shapes: {', '.join(f'{shape} x {count}' for shape, count in shapes.items())}",
         f"NVLink domains: {domains if any(size > 1 for size in sizes) else 'none of more than 1'}",
         f"switches: {tiers or 'none known'}",
-        *(f"guess: {guess}" for guess in fabric.guesses),
+        *_guess_lines(fabric),
+    ]
+
+
+def _guess_lines(fabric: Fabric) -> list[str]:
+    """What was guessed, once for all GPUs of a wiring that it was guessed of."""
+    gpus: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for guess in fabric.guesses:
+        subject, _, text = guess.partition(": ")
+        name, _, gpu = subject.partition(" ")
+        gpus[name, text] += [gpu] if gpu else []
+    return [
+        f"guess: {' '.join((name, ', '.join(name_runs(slots)))).strip()}: {text}"
+        for (name, text), slots in gpus.items()
     ]
 
 

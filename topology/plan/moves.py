@@ -8,6 +8,7 @@ from typing import Final
 
 from topology.collective.placement import (
     Placement,
+    balance,
     domains_with_room,
     fewest_nodes,
     free_endpoints,
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     MISSES_TARGET = "misses_target"
     SLOWER = "slower"
     AS_FAST_BUT_WIDER = "as_fast_but_wider"
+    NO_BETTER = "no_better"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,21 @@ def one_domain(fabric: Fabric, gpus: int) -> Placement | Refusal:
 
 def fewest_nodes_of_fleet(fabric: Fabric, gpus: int) -> Placement | Refusal:
     """As few nodes as can be, whatever leaf they are on; domains first."""
-    return pack(fabric, gpus, among=free_endpoints(fabric))
+    placements = [pack(fabric, gpus, among=free) for free in _islands(fabric, gpus)]
+    return min(placements, key=lambda placement: len(placement.hosts))
+
+
+def balanced(fabric: Fabric, gpus: int) -> Placement | Refusal:
+    """Even shares of the fewest NVLink domains: no stub on which all the others wait."""
+    placements = [balance(fabric, gpus, among=free) for free in _islands(fabric, gpus)]
+    return min(placements, key=lambda placement: len(placement.hosts))
 
 
 def same_leaf(fabric: Fabric, gpus: int) -> Placement | Refusal:
     """The fewest nodes that share their leaves, so that no message crosses a spine."""
     groups: dict[frozenset[str], list[Endpoint]] = defaultdict(list)
     for endpoint in free_endpoints(fabric):
-        groups[_leaves_of(fabric, endpoint.host)].append(endpoint)
+        groups[fabric.leaves_of(endpoint.host)].append(endpoint)
     fitting = [ends for leaves, ends in groups.items() if leaves and len(ends) >= gpus]
     if not fitting:
         largest = max((len(ends) for leaves, ends in groups.items() if leaves), default=0)
@@ -80,18 +89,23 @@ def same_leaf(fabric: Fabric, gpus: int) -> Placement | Refusal:
 
 def spread_out(fabric: Fabric, gpus: int) -> Placement | Refusal:
     """Evenly over all nodes with something free."""
-    return spread(fabric, gpus, among=free_endpoints(fabric))
+    placements = [spread(fabric, gpus, among=free) for free in _islands(fabric, gpus)]
+    return max(placements, key=lambda placement: len(placement.hosts))
 
 
-def _leaves_of(fabric: Fabric, host: str) -> frozenset[str]:
-    nics = set(fabric.node_of[host].graph.nic_of_gpu.values())  # type: ignore[index]
-    attached = (fabric.network.leaf_of.get((host, nic)) for nic in nics)
-    return frozenset(attachment.leaf for attachment in attached if attachment)
+def _islands(fabric: Fabric, gpus: int) -> list[list[Endpoint]]:
+    """What is free, by what can reach each other, where there is room; else all together."""
+    free = free_endpoints(fabric)
+    islands: dict[str, list[Endpoint]] = defaultdict(list)
+    for endpoint in free:
+        islands[fabric.island_of[endpoint.host]].append(endpoint)
+    return [ends for ends in islands.values() if len(ends) >= gpus] or [free]
 
 
 MOVES: Final = (
     Move("one_domain", "pack into one NVLink domain", one_domain),
     Move("fewest_nodes", "pack into the fewest nodes", fewest_nodes_of_fleet),
+    Move("balanced", "even shares of the fewest NVLink domains", balanced),
     Move("same_leaf", "stay on the same leaves", same_leaf),
     Move("spread", "spread over all nodes", spread_out),
 )

@@ -1,4 +1,4 @@
-"""Planner: every move tried with the same draws, one chosen, every other with its reason.
+"""Planner: every move tried with the same seed, one chosen, every other with its reason.
 
 Scale in before scale out: of the candidates whose objective cannot be told apart from the best one,
 the one on the fewest NVLink domains and nodes is chosen.
@@ -13,17 +13,17 @@ import numpy as np
 
 from fleet.naming import counted
 from topology.collective.placement import Placement, free_endpoints, largest_free_domain
-from topology.errors import NoCandidateError, UnreachableError
+from topology.errors import NoCandidateError, UnreachableError, WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.monte_carlo import FloatArray
 from topology.latency.simulate import Scenario, simulate_samples
-from topology.latency.summary import LatencySummary
+from topology.latency.summary import PERCENTILES, LatencySummary, order_statistics
 from topology.plan.moves import MOVES, Move, Reason, Refusal
 from topology.plan.workload import Workload
 from topology.words import NoiseName, Objective, StackName
 
 TOLERANCE: Final = 0.02
-"""Objectives closer than this are the same to us, whatever the draws say."""
+"""Objectives closer than this are the same to us, whatever the trials say."""
 
 
 class Verdict(StrEnum):
@@ -38,7 +38,8 @@ class Verdict(StrEnum):
 class Candidate:
     """A move with its placement and numbers, or the reason it has none.
 
-    ``probability``: that one run of it is faster than one run of the chosen candidate.
+    ``probability``: that one run of it is faster than one of the chosen candidate, both drawn
+    independently.
     """
 
     move: Move
@@ -52,10 +53,15 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """The chosen candidate, all candidates in order, and where scale-in ends."""
+    """The chosen candidate, all candidates in order, and where scale-in ends.
+
+    ``compared``: the percentile by which they were compared: the objective, or the highest below
+    it that the trials of all carry.
+    """
 
     workload: Workload
     objective: Objective
+    compared: Objective
     verdict: Verdict
     chosen: Candidate | None
     candidates: tuple[Candidate, ...]
@@ -67,6 +73,11 @@ class Plan:
     def crosses(self) -> bool:
         """Whether the chosen placement leaves one NVLink domain and one node."""
         return self.verdict is Verdict.SCALE_OUT
+
+    @property
+    def could_stay(self) -> bool:
+        """Whether a candidate stays in one NVLink domain or one node."""
+        return any(_stays_in(c.summary) for c in self.candidates if c.summary is not None)
 
 
 def plan_workload(
@@ -86,7 +97,9 @@ def plan_workload(
 
     Raises:
         NoCandidateError: fewer GPUs free than asked, or none that links join.
+        WorkloadError: trials that carry no median, or no p99 where that has a target.
     """
+    _check_trials(trials, noise, workload.target_p99_s)
     free = len(free_endpoints(fabric))
     if workload.gpus > free:
         raise NoCandidateError(
@@ -108,15 +121,17 @@ def plan_workload(
         if progress is not None:
             progress(move.title)
         candidates.append(_evaluate(fabric, move, workload.gpus, scenario, candidates))
-    chosen = _choose(candidates, objective, workload.target_p99_s)
+    compared = _carried(candidates, objective)
+    chosen = _choose(candidates, compared, workload.target_p99_s)
     if chosen is None:
         texts = "; ".join(f"{c.move.name}: {c.text}" for c in candidates)
         raise NoCandidateError(f"no candidate can run: {texts}", where=workload.name)
-    judged = tuple(_judged(c, chosen, objective, workload.target_p99_s) for c in candidates)
+    judged = tuple(_judged(c, chosen, compared, workload.target_p99_s) for c in candidates)
     best = next(c for c in judged if c.move is chosen.move)
     return Plan(
         workload=workload,
         objective=objective,
+        compared=compared,
         verdict=_verdict(best),
         chosen=best if best.reason is Reason.CHOSEN else None,
         candidates=judged,
@@ -124,6 +139,30 @@ def plan_workload(
         free_gpus=free,
         total_gpus=len(fabric.endpoints),
     )
+
+
+def _check_trials(trials: int | None, noise: NoiseName, target_p99_s: float | None) -> None:
+    """A plan needs trials that carry a median, and a p99 where there is a target for it."""
+    if trials is None or noise is NoiseName.NONE:
+        return
+    needed = Objective.P50 if target_p99_s is None else Objective.P99
+    if order_statistics(trials, PERCENTILES[needed.key])[1] is None:
+        why = "" if target_p99_s is None else ", and the target is one"
+        raise WorkloadError(
+            f"{counted(trials, 'trial')} carry no {needed.value}{why}",
+            field="--trials",
+            remedy="ask for 500 or more, or leave it out",
+        )
+
+
+def _carried(candidates: Sequence[Candidate], objective: Objective) -> Objective:
+    """The highest percentile up to the objective that the trials of all candidates carry."""
+    summaries = [c.summary for c in candidates if c.summary is not None]
+    order = list(Objective)
+    for percentile in reversed(order[: order.index(objective) + 1]):
+        if all(summary.percentiles[percentile.key] is not None for summary in summaries):
+            return percentile
+    return order[0]
 
 
 def _evaluate(
@@ -162,9 +201,9 @@ def _is_as_fast(candidate: Candidate, fastest: Candidate, objective: Objective) 
     if value <= best * (1 + TOLERANCE):
         return True
     own, others = _interval(candidate, objective), _interval(fastest, objective)
-    if own is None or others is None:
+    if own is None or others is None or others[1] is None:
         return False
-    return others[1] is None or own[0] <= others[1]
+    return own[0] <= others[1]
 
 
 def _judged(
@@ -178,18 +217,19 @@ def _judged(
     if candidate.reason is Reason.SAME_PLACEMENT:
         return candidate
     if _misses(candidate, target_p99_s):
-        text = "its p99 is over the target"
-        if _p99(candidate) is None:
-            text = "too few trials to show that its p99 keeps the target"
-        elif candidate.move is chosen.move:
-            text = "the best, and not enough"
+        is_best = candidate.move is chosen.move
+        text = "the best, and not enough" if is_best else "its p99 is over the target"
         return replace(candidate, reason=Reason.MISSES_TARGET, text=text)
     if candidate.move is chosen.move:
         return replace(candidate, text=_words_for_chosen(candidate))
-    ratio = _value(candidate, objective) / _value(chosen, objective)
+    shortest_s = _value(chosen, objective)
+    ratio = _value(candidate, objective) / shortest_s if shortest_s else 1.0
     if _is_as_fast(candidate, chosen, objective) and _width(candidate) > _width(chosen):
         text = f"{objective.value} is as good, but it takes {_width_words(candidate)}"
         return replace(candidate, reason=Reason.AS_FAST_BUT_WIDER, text=text)
+    if _is_as_fast(candidate, chosen, objective) and _width(candidate) == _width(chosen):
+        text = f"{objective.value} is as good, and it takes as many nodes"
+        return replace(candidate, reason=Reason.NO_BETTER, text=text)
     text = f"{objective.value} is {ratio:.2f} times that of {chosen.move.name}"
     return replace(candidate, reason=Reason.SLOWER, text=text)
 
@@ -205,8 +245,11 @@ def faster_probability(a_s: FloatArray, b_s: FloatArray) -> float:
 def _verdict(best: Candidate) -> Verdict:
     if best.reason is not Reason.CHOSEN or best.summary is None:
         return Verdict.NO_CANDIDATE
-    stays_in = best.summary.domains == 1 or best.summary.nodes == 1
-    return Verdict.SCALE_IN if stays_in else Verdict.SCALE_OUT
+    return Verdict.SCALE_IN if _stays_in(best.summary) else Verdict.SCALE_OUT
+
+
+def _stays_in(summary: LatencySummary) -> bool:
+    return summary.domains == 1 or summary.nodes == 1
 
 
 def _words_for_chosen(candidate: Candidate) -> str:
@@ -224,14 +267,11 @@ def _width_words(candidate: Candidate) -> str:
 
 
 def _value(candidate: Candidate, objective: Objective) -> float:
-    """The objective; where the trials do not carry it, the lower end of its interval. [s]"""
+    """A percentile that the trials of all candidates carry. [s]"""
     assert candidate.summary is not None, "only candidates that ran are compared"
     value = candidate.summary.percentiles[objective.key]
-    if value is not None:
-        return value
-    interval = candidate.summary.interval
-    assert interval is not None, "a percentile is missing only where there are trials"
-    return interval[objective.key][0]
+    assert value is not None, "compared only by what all carry"
+    return value
 
 
 def _interval(candidate: Candidate, objective: Objective) -> tuple[float, float | None] | None:
@@ -241,11 +281,7 @@ def _interval(candidate: Candidate, objective: Objective) -> tuple[float, float 
 
 
 def _misses(candidate: Candidate, target_p99_s: float | None) -> bool:
-    """Whether a p99 is over the target, or the trials do not carry one."""
-    p99 = _p99(candidate)
-    return target_p99_s is not None and (p99 is None or p99 > target_p99_s)
-
-
-def _p99(candidate: Candidate) -> float | None:
+    """Whether a p99 is over the target, or is not carried, so that nobody can tell."""
     assert candidate.summary is not None, "only candidates that ran are judged"
-    return candidate.summary.percentiles["p99_s"]
+    p99_s = candidate.summary.percentiles[Objective.P99.key]
+    return target_p99_s is not None and (p99_s is None or p99_s > target_p99_s)

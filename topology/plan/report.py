@@ -20,6 +20,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "workload": plan.workload.model_dump(mode="json"),
         "verdict": plan.verdict.value,
         "objective": plan.objective.value,
+        "compared_by": plan.compared.value,
         "chosen": None if plan.chosen is None else _candidate_document(plan.chosen),
         "candidates": [_candidate_document(candidate) for candidate in plan.candidates],
         "crossing": {
@@ -65,8 +66,17 @@ def plan_lines(plan: Plan) -> list[str]:
         f"on {workload.gpus} GPUs; {plan.free_gpus} of {plan.total_gpus} are free",
         verdict_text(plan),
         crossing_text(plan),
+        *_comparison(plan),
         DEFINITION,
     ]
+
+
+def _comparison(plan: Plan) -> list[str]:
+    """By what the candidates were compared, where it is not the objective."""
+    if plan.compared is plan.objective:
+        return []
+    asked, used = (name.value for name in (plan.objective, plan.compared))
+    return [f"compared by {used}: the trials of some candidate do not carry {asked}"]
 
 
 def verdict_text(plan: Plan) -> str:
@@ -87,12 +97,15 @@ def verdict_text(plan: Plan) -> str:
 def crossing_text(plan: Plan) -> str:
     """Whether scale-in has topped out, and at what."""
     asked, room = plan.workload.gpus, plan.largest_free_domain
-    if plan.verdict is Verdict.SCALE_IN and asked > room:
-        return "scale-in holds: one node has room, over PCIe where no NVLink joins its GPUs"
-    if asked > room:
+    if not plan.could_stay:
         return f"scale-in has topped out: the largest NVLink domain has {room} free, {asked} asked"
+    where = "one NVLink domain" if asked <= room else "one node"
+    if plan.verdict is Verdict.NO_CANDIDATE:
+        return f"{where} has room for {asked}, and that is as close together as it gets"
     if plan.crosses:
-        return f"one NVLink domain has room for {asked}, and crossing is faster all the same"
+        return f"{where} has room for {asked}, and crossing is faster all the same"
+    if asked > room:
+        return "scale-in holds: one node has room, over PCIe where no NVLink joins its GPUs"
     return f"scale-in holds: one NVLink domain has {room} free, {asked} asked"
 
 

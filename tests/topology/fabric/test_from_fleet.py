@@ -5,6 +5,7 @@ import pytest
 
 from fleet.errors import StoreError
 from fleet.fields import HostName
+from fleet.merge import merge_fleets
 from fleet.store import save_fleet
 from fleet.wiring import EndKind, Wiring
 from tests.topology.fabric.factories import (
@@ -15,6 +16,7 @@ from tests.topology.fabric.factories import (
     ports_to,
     rewired,
     snapshot,
+    with_cables_down,
     with_port_down,
 )
 from topology.errors import FabricError, UnreachableError, WorkloadError
@@ -50,7 +52,7 @@ def test_a_cpu_rank_is_slot_0_of_its_host() -> None:
         "h100-001:",
         "h100-001:x",
         "h100-001:-1",
-        "other:0",
+        "h100-001:٣",
         "GPU-0",
         "a:b:c",
         pytest.param(f"h100-001:{'9' * 5000}", id="long"),
@@ -72,14 +74,17 @@ def test_a_slot_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 def test_a_host_that_is_not_there_is_refused() -> None:
-    with pytest.raises(WorkloadError, match="no host 'other' in this map"):
-        fabric_of(H100).checked(Endpoint(HostName("other"), 0))
+    fabric = fabric_of(H100)
+    with pytest.raises(WorkloadError, match="no host 'other' in this map; it has h100-001, say"):
+        fabric.checked(Endpoint(HostName("other"), 0))
+    with pytest.raises(WorkloadError, match="no host 'h100-2' in this map; it has h100-002, say"):
+        fabric.endpoint_from_text("h100-2:0")
 
 
 def test_an_empty_map_has_no_endpoints_and_refuses_every_name() -> None:
     fabric = joined([])
     assert (fabric.endpoints, fabric.domains, fabric.guesses) == ((), (), ())
-    with pytest.raises(WorkloadError, match="write host:slot, such as a:0"):
+    with pytest.raises(WorkloadError, match="no host 'a' in this map; it has none"):
         fabric.endpoint_from_text("a:0")
 
 
@@ -205,3 +210,26 @@ def test_a_map_on_disk_becomes_a_fabric(tmp_path: Path) -> None:
 def test_a_map_that_is_not_there_is_refused() -> None:
     with pytest.raises(StoreError, match=re.escape("missing.json: no such file")):
         load_fabric("missing.json")
+
+
+def test_endpoints_are_gpus_where_the_map_has_any() -> None:
+    """Login and storage nodes carry no ranks beside GPUs; among CPUs alone each is one."""
+    mixed = Fabric(
+        merge_fleets([fleet_of("model:beowulf-2006 node:2"), fleet_of("model:dgx-h100 node:1")])
+    )
+    assert {endpoint.host for endpoint in mixed.endpoints} == {"h100-001"}
+    assert len(Fabric(fleet_of("model:beowulf-2006 node:2")).endpoints) == 2
+
+
+def test_islands_are_what_the_network_or_nvlink_joins() -> None:
+    fleet = with_cables_down(
+        fleet_of("model:dgx-h100 node:4"), lambda c: c.a.device in ("h100-001", "h100-003")
+    )
+    assert Fabric(fleet).island_of == {
+        "h100-001": "h100-001",
+        "h100-002": "h100-002",
+        "h100-003": "h100-003",
+        "h100-004": "h100-002",
+    }
+    rack = with_cables_down(fleet_of("model:gb200-nvl72 rack:2"), lambda _: True)
+    assert set(Fabric(rack).island_of.values()) == {"gb200-001", "gb200-019"}

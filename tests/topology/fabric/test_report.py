@@ -2,14 +2,17 @@ import json
 
 import pytest
 
+from fleet.merge import merge_fleets
 from fleet.wiring import Wiring
 from tests.topology.fabric.factories import (
     fabric_of,
+    fleet_of,
     joined,
     make_gpu,
     route_between,
     snapshot,
 )
+from topology.fabric.from_fleet import Fabric
 from topology.fabric.link_figures import load_link_figures
 from topology.fabric.report import (
     edge_table,
@@ -87,9 +90,7 @@ def test_notes_tell_of_hops_beyond_the_class() -> None:
 def test_notes_tell_every_guess() -> None:
     fabric = joined([snapshot("a", Wiring(gpus=tuple(make_gpu(s, numa=0) for s in (0, 1))))])
     notes = route_notes(fabric, route_between(fabric, "a:0", "a:1"))
-    assert notes[-2:] == [
-        f"guess: a gpu{slot}: PCIe generation 4 guessed: not reported" for slot in (0, 1)
-    ]
+    assert notes[-1] == "guess: a gpu0..1: PCIe generation 4 guessed: not reported"
 
 
 def test_a_fabric_as_json_counts_what_there_is() -> None:
@@ -134,3 +135,18 @@ def test_all_figures_are_in_the_json() -> None:
 
 def test_a_busy_fabric_tells_how_many_are_free() -> None:
     assert fabric_lines(fabric_of("model:dgx-h100 node:2 busy:8,1"))[0].endswith("7 free")
+
+
+def test_guess_of_all_gpus_of_a_machine_is_one_line() -> None:
+    wiring = Wiring(machine="box", gpus=tuple(make_gpu(slot, numa=0) for slot in range(4)))
+    fabric = joined([snapshot("a", wiring)])
+    (line,) = (line for line in fabric_lines(fabric) if "PCIe generation" in line)
+    assert line == "guess: box gpu0..3: PCIe generation 4 guessed: not reported"
+    assert len(fabric_document(fabric)["guesses"]) == 4
+
+
+def test_nodes_without_gpus_stand_beside_the_gpus() -> None:
+    fleets = [fleet_of("model:beowulf-2006 node:2"), fleet_of("model:dgx-h100 node:1")]
+    head = fabric_lines(Fabric(merge_fleets(fleets)))[0]
+    assert head == "3 nodes (2 without GPUs), 8 GPUs, 8 free"
+    assert fabric_lines(Fabric(fleets[0]))[0] == "2 nodes, 2 CPU ranks, 2 free"

@@ -123,12 +123,12 @@ def test_pairs_of_one_kind_share_one_route() -> None:
 
 
 def test_a_pair_that_no_link_joins_is_refused() -> None:
-    fleet = with_cables_down(fleet_of("model:dgx-h100 node:2"), lambda c: c.a.nic == 1)
+    fleet = with_cables_down(fleet_of("model:dgx-h100 node:2"), lambda c: c.a.device == "h100-002")
     fabric = Fabric(fleet)
     routes = RouteMap(fabric, fabric.endpoints)
-    assert table_of(routes, [(0, 8)]).routes
-    with pytest.raises(UnreachableError, match="h100-001:0 -> h100-002:1: no_cable: no cable from"):
-        table_of(routes, [(0, 8), (0, 9)])
+    assert table_of(routes, [(0, 1)]).routes
+    with pytest.raises(UnreachableError, match="h100-001:0 -> h100-002:0: no_cable: no cable from"):
+        table_of(routes, [(0, 1), (0, 8)])
 
 
 def test_a_message_through_a_switch_that_reduces_uses_one_gpus_links() -> None:

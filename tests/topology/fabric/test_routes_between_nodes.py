@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.fields import HostName
 from fleet.model import Cable
 from fleet.wiring import (
     LinkLayer,
@@ -159,13 +160,28 @@ def test_nodes_without_a_nic_are_unreachable() -> None:
         assert answer.text.startswith("a:0 has no NIC it can reach")
 
 
-def test_a_nic_without_a_cable_that_is_up_is_unreachable() -> None:
-    fleet = with_cables_down(
-        fleet_of("model:dgx-h100 node:2"), lambda c: (c.a.device, c.a.nic) == ("h100-002", 5)
-    )
+def test_a_node_without_a_cable_that_is_up_is_unreachable() -> None:
+    fleet = with_cables_down(fleet_of("model:dgx-h100 node:2"), lambda c: c.a.device == "h100-002")
     answer = unreachable_between(Fabric(fleet), "h100-001:0", "h100-002:5")
     assert answer.reason is UnreachableReason.NO_CABLE
     assert "no cable from h100-002 nic5 to a switch is known to be up" in answer.text
+
+
+def test_a_gpu_whose_nic_has_no_cable_sends_through_another_of_its_node() -> None:
+    fleet = with_cables_down(
+        fleet_of("model:dgx-h100 node:3"), lambda c: (c.a.device, c.a.nic) == ("h100-002", 5)
+    )
+    fabric = Fabric(fleet)
+    nics = fabric.node_of[HostName("h100-002")].graph.nic_of_gpu
+    assert nics[5] not in (None, 5)
+    assert {slot: nic for slot, nic in nics.items() if slot != 5} == {
+        slot: slot for slot in range(8) if slot != 5
+    }
+    route = route_between(fabric, "h100-001:0", "h100-002:5")
+    assert f"h100-002:nic{nics[5]}" in [hop.destination for hop in route.hops]
+    others = [fabric.node_of[HostName(f"h100-{n:03d}")].graph for n in (1, 3)]
+    assert others[0] is others[1], "nodes that are cabled alike share a graph"
+    assert others[0].nic_of_gpu == {slot: slot for slot in range(8)}
 
 
 def test_leaves_that_no_switch_joins_are_separate_networks() -> None:

@@ -13,6 +13,7 @@ from topology.plan.moves import (
     MOVES,
     Reason,
     Refusal,
+    balanced,
     fewest_nodes_of_fleet,
     one_domain,
     same_leaf,
@@ -24,6 +25,11 @@ def counts(placement: Placement | Refusal) -> dict[str, int]:
     """Ranks by host."""
     assert isinstance(placement, Placement), placement
     return dict(Counter(endpoint.host for endpoint in placement.endpoints))
+
+
+def placed(placement: Placement | Refusal) -> Placement:
+    assert isinstance(placement, Placement), placement
+    return placement
 
 
 def refusal(placement: Placement | Refusal) -> Refusal:
@@ -131,7 +137,7 @@ def test_a_move_uses_each_free_place_once_and_no_held_one(spec: str, data: st.Da
 
 def test_moves_go_from_scaled_in_to_scaled_out_and_have_names_of_their_own() -> None:
     names = [move.name for move in MOVES]
-    assert names == ["one_domain", "fewest_nodes", "same_leaf", "spread"]
+    assert names == ["one_domain", "fewest_nodes", "balanced", "same_leaf", "spread"]
     assert len({move.title for move in MOVES}) == len(MOVES)
 
 
@@ -141,3 +147,43 @@ def test_move_leaves_no_place_for_more_than_is_free(move: object) -> None:
     for gpus in range(1, 5):
         place = move.place  # type: ignore[attr-defined]
         assert isinstance(place(fabric, gpus), Placement)
+
+
+def test_balanced_takes_even_shares_of_the_fewest_domains() -> None:
+    racks = fabric_of("gb200-nvl72 rack:3")
+    shares = Counter(racks.domain_of(e).name for e in placed(balanced(racks, 76)).endpoints)
+    assert sorted(shares.values()) == [38, 38]
+    assert counts(balanced(fabric_of("dgx-h100 node:4"), 9)) == {"h100-001": 5, "h100-002": 4}
+    assert counts(balanced(fabric_of("dgx-h100 node:4 busy:0,5,4,6"), 12)) == {
+        "h100-001": 8,
+        "h100-003": 4,
+    }
+    assert sorted(counts(balanced(fabric_of("pcie-l40s node:3"), 9)).values()) == [4, 5]
+
+
+@settings(max_examples=60)
+@given(
+    busy=st.lists(st.integers(0, 8), min_size=1, max_size=5),
+    nodes=st.integers(1, 6),
+    data=st.data(),
+)
+def test_balanced_is_as_narrow_as_can_be_and_no_share_could_be_evener(
+    busy: list[int], nodes: int, data: st.DataObject
+) -> None:
+    fabric = fabric_of(f"dgx-h100 node:{nodes} busy:{','.join(map(str, busy))}")
+    free = Counter(endpoint.host for endpoint in free_endpoints(fabric))
+    gpus = data.draw(st.integers(1, max(1, free.total())))
+    if gpus > free.total():
+        return
+    shares = counts(balanced(fabric, gpus))
+    assert sum(shares.values()) == gpus
+    room = sorted(free.values(), reverse=True)
+    assert len(shares) == next(n for n in range(1, nodes + 1) if sum(room[:n]) >= gpus)
+    for host, share in shares.items():
+        assert share >= max(shares.values()) - 1 or share == free[host]
+
+
+def test_spread_takes_racks_by_turns() -> None:
+    racks = fabric_of("gb200-nvl72 rack:2")
+    shares = Counter(racks.domain_of(e).name for e in placed(spread_out(racks, 20)).endpoints)
+    assert sorted(shares.values()) == [10, 10]

@@ -83,7 +83,13 @@ def test_missed_target_tells_what_the_best_reaches() -> None:
 def test_table_has_a_row_for_each_move_and_odds_only_for_others() -> None:
     plan = plan_of("dgx-h100 node:2", 12)
     header, rows = candidate_table(plan)
-    assert [row[0] for row in rows] == ["one_domain", "fewest_nodes", "same_leaf", "spread"]
+    assert [row[0] for row in rows] == [
+        "one_domain",
+        "fewest_nodes",
+        "balanced",
+        "same_leaf",
+        "spread",
+    ]
     assert all(len(row) == len(header) for row in rows)
     assert plan.chosen is not None
     for candidate, row in zip(plan.candidates, rows, strict=True):

@@ -63,11 +63,13 @@ def inventory(
     """Map this node (its NVIDIA driver), or files, or a synthetic fleet."""
     from fleet.inventory import record as write_record
     from fleet.inventory import take_inventory
+    from fleet.naming import counted
     from fleet.store import save_fleet
 
     gathered = take_inventory(files=sources or (), spec=synthetic, host=host)
     if record is not None:
-        say(f"recorded {len(write_record(gathered.fleet, record))} snapshots in {record}")
+        count = counted(len(write_record(gathered.fleet, record)), "snapshot")
+        say(f"recorded {count} in {record}")
         if gathered.fleet.switches:
             say("switches and cables are in no node's snapshot; keep them with -o FILE")
     if output is not None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     PARTIAL = 3
     NOTHING_COLLECTED = 4
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 AsJson = Annotated[
@@ -83,16 +84,53 @@ def common_options(
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: an expected error becomes one line on stderr and an exit code."""
+    """Run a command line: what can be expected to fail becomes one line and an exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
+        if sys.stdout is not None:  # None: the caller closed it
+            sys.stdout.flush()
     except ExpectedError as error:
-        if _debug:
-            from traceback import print_exc
+        code = _refuse(str(error), error.exit_code)
+    except OSError as error:
+        code = _stdout_lost(error)
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        code = _stdout_lost(leaving.__context__)  # click calls it 1, our word for findings
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        code = _refuse(_usage_text(error), ExitCode.BAD_INPUT)
+    sys.exit(code)
 
-            print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+
+def _refuse(text: str, code: int) -> int:
+    """Say in one line what is wrong; nothing where the help was the answer."""
+    if _debug:
+        from traceback import print_exc
+
+        print_exc()
+    if text:
+        print(f"error: {text}", file=sys.stderr)
+    return int(code)
+
+
+def _stdout_lost(error: OSError) -> int:
+    """Stdout took no more: no word where its reader left, as ``head`` does, else one line."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered has to go somewhere
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.READER_GONE
+    where = error.filename or "stdout"
+    return _refuse(f"{where}: cannot be used ({error.strerror})", ExitCode.BAD_INPUT)
+
+
+def _usage_text(error: Any) -> str:
+    """A usage error of click, whose class Typer hides, in one line that ends with where to look."""
+    text = " ".join(str(error.format_message()).replace("Value error, ", "").split())
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}; see {context.command_path} --help" if text and context else text
 
 
 def leave(code: ExitCode) -> NoReturn:

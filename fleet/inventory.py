@@ -29,7 +29,8 @@ def take_inventory(
         raise FleetError(
             f"{host!r} is no host name",
             field="--host",
-            remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit; "
+            "253 at most",
         )
     name = HostName(host) if host is not None else None
     if files:

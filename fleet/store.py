@@ -95,10 +95,14 @@ def read_bytes(path: str | Path, *, limit: int = LARGEST_DOCUMENT_BYTES) -> byte
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part.
 
+    A link stays a link: the file it leads to is replaced.
+
     Raises:
         StoreError: the folder is not there or not writable.
     """
     if str(path) == STDIO:
+        if sys.stdout is None:
+            raise StoreError("stdout is closed", where=STDIO, remedy="open it, or name a file")
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
@@ -106,9 +110,12 @@ def write_bytes(content: bytes, path: str | Path) -> None:
     if target.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)
     try:
+        if target.is_dir():
+            raise StoreError("a folder, not a file", where=str(path) or "''", remedy="name a file")
         if target.is_fifo() or target.is_char_device():
             target.write_bytes(content)  # to replace /dev/null or a pipe would break it for others
             return
+        target = Path(os.path.realpath(target))
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -163,7 +170,8 @@ def _refuse_foreign(content: bytes, where: str) -> None:
     try:
         head = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"not JSON ({error})", where=where, remedy="give a fleet map") from None
+        remedy = "give a fleet map, made with: fleet inventory -o fleet.json"
+        raise StoreError(f"not JSON ({error})", where=where, remedy=remedy) from None
     kind = head.get("kind") if isinstance(head, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise StoreError(
@@ -188,6 +196,11 @@ def json_schema(kind: str) -> dict[str, Any]:
 def _first_fault(error: ValidationError) -> dict[str, str]:
     faults = error.errors(include_url=False)
     first, more = faults[0], len(faults) - 1
+    if first["type"] == "json_invalid":
+        remedy = "save it as plain UTF-8, without a byte order mark"
+        return {"problem": first["msg"], "remedy": remedy}
+    if first["type"] == "extra_forbidden":
+        first["msg"] = "no such key"
     text = f"{first['msg'].removeprefix('Value error, ')}{_value_text(first)}"
     return {
         "field": path_from_location(first["loc"]),

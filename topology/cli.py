@@ -125,14 +125,19 @@ def simulate(
     *,
     collective: Annotated[Collective, typer.Option(help="What the ranks do together.")],
     size: Annotated[
-        str, typer.Option(help="One rank's whole buffer, as nccl-tests counts it: 8, 64KiB, 1GiB.")
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="One rank's whole buffer, as nccl-tests counts it: 8 (bytes), 64KiB, 1GB.",
+        ),
     ],
     gpus: Ranks = None,
     placement: Annotated[
         str,
         typer.Option(
+            metavar="WORD|FILE",
             help="pack (fewest domains and nodes), spread (all nodes), "
-            "or a FILE with one 'host slot' a line in rank order."
+            "or a FILE with one 'host slot' a line in rank order.",
         ),
     ] = "pack",
     algorithm: Annotated[
@@ -168,6 +173,7 @@ def simulate(
         trials=trials,
         seed=seed,
     )
+    _refuse_twice_stdin(fleet_file, placement)
     fabric = load_fabric(fleet_file)
     placed = _placement(fabric, placement, gpus)
     with progress("trials") as bar:
@@ -188,14 +194,16 @@ def simulate(
 def plan(
     fleet_file: FleetFile,
     workload: Annotated[
-        str | None, typer.Argument(help="Workload (YAML); else give the options.")
+        str | None,
+        typer.Argument(help="Workload (YAML); else give the options.", metavar="WORKLOAD"),
     ] = None,
     *,
     collective: Annotated[
         Collective | None, typer.Option(help="What the ranks do together.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="One rank's whole buffer: 8, 64KiB, 1GiB.")
+        str | None,
+        typer.Option(metavar="SIZE", help="One rank's whole buffer: 8 (bytes), 64KiB, 1GB."),
     ] = None,
     gpus: Annotated[
         int | None, typer.Option("--gpus", "--ranks", help="World size.", min=1)
@@ -203,7 +211,9 @@ def plan(
     objective: Annotated[Objective, typer.Option(help="What to make small.")] = Objective.P99,
     target_p99: Annotated[
         str | None,
-        typer.Option(help="Exit 1 if no candidate keeps its p99 within this, e.g. 30us."),
+        typer.Option(
+            metavar="TIME", help="Exit 1 if no candidate keeps its p99 within this, e.g. 30us."
+        ),
     ] = None,
     stack: Stack = None,
     noise: Noise = NoiseName.DEDICATED,
@@ -226,6 +236,7 @@ def plan(
     from topology.plan.planner import Verdict, plan_workload
     from topology.plan.report import candidate_table, plan_document, plan_lines, verdict_text
 
+    _refuse_twice_stdin(fleet_file, workload)
     wanted = _workload(workload, collective, size, gpus, target_p99)
     fabric = load_fabric(fleet_file)
     with progress("candidates") as bar:
@@ -261,11 +272,17 @@ def draw(
     *,
     view: Annotated[View, typer.Option(help="What to show.")] = View.RACKS,
     host: Annotated[
-        str | None, typer.Option(help="Node whose inside is shown; default: the first.")
+        str | None,
+        typer.Option(metavar="NAME", help="Node whose inside is shown; default: the first."),
     ] = None,
     output: Annotated[
         str,
-        typer.Option("-o", "--output", metavar="FILE", help="Picture: .png, .svg, .pdf or .txt."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Picture: .png, .svg, .pdf or .txt; '-' is text on stdout.",
+        ),
     ],
 ) -> None:
     """Draw the fleet as racks, the fabric as tiers, or one node's inside."""
@@ -333,14 +350,25 @@ def _workload(
     return workload_from_document({**head, **given}, where="options")
 
 
+def _refuse_twice_stdin(*paths: str | None) -> None:
+    """Stdin can be read once."""
+    if paths.count(STDIO) > 1:
+        raise WorkloadError(
+            "stdin is asked for twice", where=STDIO, remedy="give one of the two as a file"
+        )
+
+
 def _bytes(option: str, text: str) -> int:
     """A size from an option's text; a fault names the option."""
     from fleet.units import UnitError, bytes_from_text
 
     try:
-        return bytes_from_text(text)
+        size_bytes = bytes_from_text(text)
     except UnitError as error:
         raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
+    if size_bytes < 1:
+        raise WorkloadError(f"{size_bytes} bytes", field=option, remedy="give at least one byte")
+    return size_bytes
 
 
 def _seconds(option: str, text: str) -> float:
@@ -348,9 +376,12 @@ def _seconds(option: str, text: str) -> float:
     from fleet.units import UnitError, seconds_from_text
 
     try:
-        return seconds_from_text(text)
+        duration_s = seconds_from_text(text)
     except UnitError as error:
         raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
+    if duration_s <= 0:
+        raise WorkloadError(f"{text!r} is no time", field=option, remedy="give more than 0 s")
+    return duration_s
 
 
 def main() -> None:

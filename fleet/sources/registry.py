@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from fleet.errors import FleetError, NothingCollectedError, SourceError
 from fleet.fields import HostName
 from fleet.merge import merge_fleets, merge_snapshots
 from fleet.model import FleetMap, NodeSnapshot
+from fleet.naming import counted
 from fleet.sources import nccl_xml, nvidia_smi, nvidia_smi_topo, recorded
 from fleet.store import read_bytes
 
@@ -48,7 +49,7 @@ FILE_SOURCES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An input that was not taken, and why."""
+    """An input that was not taken, and why; the reason does not repeat the path."""
 
     path: str
     reason: str
@@ -92,17 +93,36 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
     skipped: list[str] = []
     groups = _groups(paths, refused, skipped)
     owned = [(_owner(folder, group, item), item) for folder, group in groups for item in group]
+    if host is not None:
+        _refuse_many_machines({owner for owner, item in owned if item.source.name != "recorded"})
     fleets = _read_all(owned, host, refused)
     if not fleets:
         raise _nothing(refused, skipped)
     fleet = merge_fleets(fleets)
-    if host is not None and len(fleet.nodes) > 1:
+    if host is not None:
+        _refuse_many_machines({node.host for node in fleet.nodes})
+        _refuse_other_name(fleet, host)
+    return Gathered(fleet=fleet, refused=tuple(refused), skipped=tuple(skipped))
+
+
+def _refuse_many_machines(machines: Collection[object]) -> None:
+    if len(machines) > 1:
         raise SourceError(
-            f"the files hold {len(fleet.nodes)} machines",
+            f"the files hold {len(machines)} machines",
             field="--host",
             remedy="name one machine's files, or leave --host out",
         )
-    return Gathered(fleet=fleet, refused=tuple(refused), skipped=tuple(skipped))
+
+
+def _refuse_other_name(fleet: FleetMap, host: HostName) -> None:
+    """A file of ours names its host itself."""
+    for node in fleet.nodes:
+        if node.host != host:
+            raise SourceError(
+                f"the file names its host {node.host}, not {host}",
+                field="--host",
+                remedy="leave --host out",
+            )
 
 
 def _groups(
@@ -135,7 +155,7 @@ def _inputs(
         except FleetError as error:
             if not file.exists():
                 raise  # a mistyped path is the caller's mistake, no refused input
-            refused.append(Refusal(str(file), str(error)))
+            refused.append(_refusal(file, error))
             continue
         source = source_of(content)
         if source is not None:
@@ -143,8 +163,8 @@ def _inputs(
         elif skipped is not None:
             skipped.append(str(file))
         else:
-            kinds = ", ".join(source.title for source in FILE_SOURCES)
-            refused.append(Refusal(str(file), f"no source we know; expected one of: {kinds}"))
+            what = "no source we know" if content else "empty"
+            refused.append(Refusal(str(file), f"{what}; expected one of: {_kinds()}"))
     return inputs
 
 
@@ -165,7 +185,7 @@ def _read_all(
         try:
             result = item.source.read(item.content, where=str(item.path), host=told)
         except FleetError as error:
-            refused.append(Refusal(str(item.path), str(error)))
+            refused.append(_refusal(item.path, error))
             continue
         if isinstance(result, FleetMap):
             maps.append(result)
@@ -208,11 +228,21 @@ def host_name_from_text(text: str) -> HostName:
     return HostName(re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:253] or "node")
 
 
+def _refusal(path: Path, error: FleetError) -> Refusal:
+    return Refusal(str(path), str(error).removeprefix(f"{path}: "))
+
+
 def _nothing(refused: list[Refusal], skipped: list[str]) -> NothingCollectedError:
     """What to say when every input was refused: the one reason, or all of them."""
     if len(refused) == 1 and not skipped:
-        path, reason = refused[0].path, refused[0].reason.removeprefix(f"{refused[0].path}: ")
-        return NothingCollectedError(reason, where=path)
-    reasons = "".join(f"\n  {refusal.reason}" for refusal in refused)
-    counts = f"{len(refused)} inputs refused, {len(skipped)} files are no source"
+        return NothingCollectedError(refused[0].reason, where=refused[0].path)
+    if not refused:
+        what = f"{counted(len(skipped), 'file')}, none a source" if skipped else "no files"
+        return NothingCollectedError(f"nothing to map: {what}", remedy=f"give {_kinds()}")
+    reasons = "".join(f"\n  {refusal.path}: {refusal.reason}" for refusal in refused)
+    counts = f"{counted(len(refused), 'input')} refused, {counted(len(skipped), 'file')} skipped"
     return NothingCollectedError(f"nothing to map: {counts}{reasons}")
+
+
+def _kinds() -> str:
+    return ", ".join(source.title for source in FILE_SOURCES)

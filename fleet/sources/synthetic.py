@@ -100,7 +100,9 @@ def spec_from_text(text: str) -> FleetSpec:
             raise SourceError(f"{name} stands twice", where="SPEC", field=word, remedy="keep one")
         words[name] = value
     if "model" not in words:
-        raise SourceError("no model", where="SPEC", field=text, remedy="add model:dgx-h100, say")
+        raise SourceError(
+            "no model", where="SPEC", field=text.strip(), remedy="add model:dgx-h100, say"
+        )
     if "node" in words and "rack" in words:
         raise SourceError("both node and rack", where="SPEC", field=text, remedy="keep one")
     if len(text) > LONGEST_SPEC:
@@ -125,7 +127,7 @@ _WORDS: Final = ("model", "node", "rack", "leaf", "spine", "core", "busy")
 
 
 def _unknown_word(word: str, name: str) -> SourceError:
-    near = get_close_matches(name, _WORDS, n=1)
+    near = () if name in _WORDS else get_close_matches(name, _WORDS, n=1)
     hint = f"did you mean {near[0]}:? " if near else ""
     return SourceError(
         f"{word!r} is no word of a SPEC" if name not in _WORDS else f"{word!r} has no value",

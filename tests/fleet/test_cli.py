@@ -74,6 +74,42 @@ def test_scripts_pipe_a_map_from_one_to_the_next() -> None:
     assert FleetMap.model_validate_json(packed.stdout) == fleet_of(SPEC)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["schema", f"inventory --synthetic '{SPEC}'", "--help"])
+def test_reader_that_leaves_is_no_finding_and_no_traceback(words: str, unbuffered: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{SCRIPT} {words} | (exec 0<&-; sleep 2); exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["schema"], ["inventory", "--synthetic", SPEC, "-o", "-"]])
+def test_full_disk_under_stdout_is_one_line(words: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [SCRIPT, *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"error: stdout: cannot be used (No space left on device)\n"
+
+
+def test_stdout_by_its_device_name_is_a_pipe_like_another() -> None:
+    done = fleet_script("inventory", "--synthetic", SPEC, "-o", "/dev/stdout")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b'{"kind":"fleet_map"')
+    assert os.path.islink("/dev/stdout")
+
+
 def test_script_refuses_a_wrong_spec_in_one_line() -> None:
     done = fleet_script("inventory", "--synthetic", "model:dgx-h100 nodes:3")
     assert (done.returncode, done.stdout) == (2, b"")
@@ -158,7 +194,7 @@ def test_record_replays_to_the_same_map(tmp_path: Path, root: Path) -> None:
     capture = root / "samples/captures/dgx-h100-01"
     code, first, err = run("inventory", "--from", capture, "--record", tmp_path / "kept", "--json")
     assert code == 0
-    assert f"recorded 1 snapshots in {tmp_path / 'kept'}" in err
+    assert f"recorded 1 snapshot in {tmp_path / 'kept'}" in err
     code, again, _ = run("inventory", "--from", tmp_path / "kept", "--json")
     assert code == 0
     assert {**json.loads(again), "conflicts": 0} == {**json.loads(first), "conflicts": 0}

@@ -90,6 +90,7 @@ def test_exit_codes_are_those_of_the_table() -> None:
         "PARTIAL": 3,
         "NOTHING_COLLECTED": 4,
         "INTERRUPTED": 130,
+        "READER_GONE": 141,
     }
     assert ExpectedError.exit_code == ExitCode.BAD_INPUT
     assert NothingCollectedError.exit_code == ExitCode.NOTHING_COLLECTED
@@ -142,7 +143,19 @@ def test_wrong_usage_leaves_with_2(
     arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_with(*arguments, monkeypatch=monkeypatch) == 2
-    assert "nonsense" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "nonsense" in line
+    assert line.endswith(f"; see app{' fail' if len(arguments) > 1 else ''} --help")
+
+
+def test_no_command_is_answered_with_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_with(monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert "A command line like ours." in printed.out + printed.err
+    assert "error:" not in printed.err
 
 
 def test_version_is_printed_and_nothing_else_runs(

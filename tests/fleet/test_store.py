@@ -277,9 +277,31 @@ def test_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_file_cannot_take_the_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "fleet.json").mkdir()
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match=r"fleet\.json: a folder, not a file"):
         save_fleet(FLEET, tmp_path / "fleet.json")
     assert os.listdir(tmp_path) == ["fleet.json"]
+
+
+def test_link_stays_a_link_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "latest.json").symlink_to(tmp_path / "kept" / "fleet.json")
+    save_fleet(FLEET, tmp_path / "latest.json")
+    assert (tmp_path / "latest.json").is_symlink()
+    assert load_fleet(tmp_path / "kept" / "fleet.json") == FLEET
+
+
+def test_closed_stdout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(StoreError, match="stdout is closed"):
+        save_fleet(FLEET, "-")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_other_encoding_says_which_to_use(tmp_path: Path, encoding: str) -> None:
+    text = bytes_from_document(FLEET).decode()
+    (tmp_path / "fleet.json").write_text(text, encoding=encoding)
+    with pytest.raises(SnapshotError, match="save it as plain UTF-8"):
+        load_fleet(tmp_path / "fleet.json")
 
 
 def test_saved_file_has_the_rights_of_a_new_file(tmp_path: Path) -> None:

@@ -82,8 +82,10 @@ def test_path_without_links_is_one_line_and_exit_1(maps: Path) -> None:
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("nobody:0", "'nobody:0' is no endpoint of this map; write host:slot, such as h100-001:0"),
-        ("h100-001", "'h100-001' is no endpoint of this map"),
+        ("nobody:0", "no host 'nobody' in this map; it has h100-001, say"),
+        ("h100-02:0", "no host 'h100-02' in this map; it has h100-002, say"),
+        ("h100-001", "'h100-001' is no endpoint of this map; write host:slot, such as h100-001:0"),
+        ("h100-001:٣", "'h100-001:٣' is no endpoint"),
         ("h100-001:x", "'h100-001:x' is no endpoint"),
         ("h100-001:8", "h100-001 has no slot 8; it has 0, 1, 2"),
         ("", "'' is no endpoint"),
@@ -186,11 +188,13 @@ def test_option_that_cannot_be_is_named(maps: Path, words: tuple[str, ...], told
     ],
 )
 def test_word_outside_its_set_is_usage_and_exit_2(maps: Path, words: tuple[str, ...]) -> None:
-    done = simulate(maps, *words)
-    assert done.code == 2
-    assert done.out == ""
-    assert "Traceback" not in done.err
-    assert "Usage: topology simulate" in done.err
+    assert refused(simulate(maps, *words)).endswith("; see topology simulate --help")
+
+
+def test_stdin_is_read_once(maps: Path) -> None:
+    done = topology("simulate", "-", *ALL_REDUCE, "--placement", "-")
+    assert "stdin is asked for twice" in refused(done)
+    assert "stdin is asked for twice" in refused(topology("plan", "-", "-"))
 
 
 def test_placement_file_gives_ranks_in_its_order(maps: Path, tmp_path: Path) -> None:
@@ -284,7 +288,7 @@ def test_help_names_units_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "default: all there are",
         "default: nccl on NVIDIA GPUs, else wire",
         "default: 200 to 10000, as a few seconds allow",
-        "8, 64KiB, 1GiB",
+        "8 (bytes), 64KiB, 1GB",
         "[default: pack]",
         "[default: dedicated]",
         "[default: 0]",
@@ -293,7 +297,7 @@ def test_help_names_units_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert part in simulation, part
     planning = plain_help("plan", monkeypatch)
-    for part in ("e.g. 30us", "[default: p99]", "8, 64KiB, 1GiB", "'-' is stdout", "YAML"):
+    for part in ("e.g. 30us", "[default: p99]", "8 (bytes), 64KiB, 1GB", "'-' is stdout", "YAML"):
         assert part in planning, part
     assert "all there are" not in planning, "a plan must be told how many"
 

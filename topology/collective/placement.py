@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, zip_longest
+from reprlib import repr as short_repr
 from typing import Any, Final, TypeVar
 
 from fleet import HostName
@@ -124,7 +125,7 @@ def balance(fabric: Fabric, ranks: int, *, among: Sequence[Endpoint] | None = No
 
 
 def placement_from_text(fabric: Fabric, text: str, *, where: str) -> Placement:
-    """A placement from ``host slot`` lines in rank order; empty lines and # comments are skipped.
+    """A placement from ``host slot`` lines in rank order (slot 3 or gpu3); # begins a comment.
 
     Raises:
         WorkloadError: a line that is no endpoint of the map, or an endpoint that stands twice.
@@ -135,9 +136,10 @@ def placement_from_text(fabric: Fabric, text: str, *, where: str) -> Placement:
         if not words:
             continue
         field = f"line {number}"
-        slot = slot_from_text(words[-1])
+        slot = slot_from_text(words[-1].removeprefix("gpu"))
         if len(words) != 2 or slot is None:
-            raise WorkloadError(f"{line!r}", where=where, field=field, remedy="write: host slot")
+            problem = short_repr(line)
+            raise WorkloadError(problem, where=where, field=field, remedy="write: host slot")
         endpoint = Endpoint(HostName(words[0]), slot)
         try:
             fabric.checked(endpoint)

@@ -83,6 +83,7 @@ def same_leaf(fabric: Fabric, gpus: int) -> Placement | Refusal:
     if not fitting:
         largest = max((len(ends) for leaves, ends in groups.items() if leaves), default=0)
         text = f"the largest group of nodes on the same leaves has {largest} free, {gpus} asked"
+        text = text if largest else "the map tells of no leaf with anything free"
         return Refusal(Reason.NO_LEAF_HAS_ROOM, text)
     return Placement(tuple(fewest_nodes(min(fitting, key=len), gpus)))
 

@@ -103,7 +103,7 @@ def plan_workload(
     free = len(free_endpoints(fabric))
     if workload.gpus > free:
         raise NoCandidateError(
-            f"{workload.gpus} GPUs asked, {free} free of {len(fabric.endpoints)}",
+            f"{counted(workload.gpus, 'GPU')} asked, {free} free of {len(fabric.endpoints)}",
             where=workload.name,
             field="gpus",
             remedy=f"ask for {free} or fewer" if free else "free some first",

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_seconds
 from topology.plan.planner import Candidate, Plan, Verdict
 
@@ -63,7 +64,8 @@ def plan_lines(plan: Plan) -> list[str]:
     workload = plan.workload
     return [
         f"{workload.name}: {workload.collective.value} of {text_from_bytes(workload.size_bytes)} "
-        f"on {workload.gpus} GPUs; {plan.free_gpus} of {plan.total_gpus} are free",
+        f"on {counted(workload.gpus, 'GPU')}; "
+        f"{plan.free_gpus:,} of {plan.total_gpus:,} are free",
         verdict_text(plan),
         crossing_text(plan),
         *_comparison(plan),

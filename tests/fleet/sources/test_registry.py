@@ -17,7 +17,7 @@ from fleet.sources.registry import (
     host_name_from_text,
     source_of,
 )
-from fleet.store import bytes_from_document
+from fleet.store import bytes_from_document, save_fleet
 from tests.factories import fleet_of, hosts_of, make_fleet, make_snapshot
 
 TOPOLOGY = (
@@ -184,7 +184,7 @@ def test_input_that_is_refused_does_not_cost_the_others(tmp_path: Path) -> None:
     assert hosts_of(result.fleet) == ["good"]
     (refusal,) = result.refused
     assert refusal.path == str(tmp_path / "cut.xml")
-    assert refusal.reason.startswith(f"{tmp_path / 'cut.xml'}: line 1: broken XML")
+    assert refusal.reason.startswith("line 1: broken XML")
 
 
 def test_named_file_of_no_kind_is_refused_with_the_kinds_there_are(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_all_refused_inputs_are_listed(tmp_path: Path) -> None:
     with pytest.raises(NothingCollectedError) as caught:
         gathered(tmp_path)
     first, *others = str(caught.value).splitlines()
-    assert first == "nothing to map: 2 inputs refused, 1 files are no source"
+    assert first == "nothing to map: 2 inputs refused, 1 file skipped"
     assert [line.strip().partition(": ")[0] for line in others] == [
         str(tmp_path / "a.xml"),
         str(tmp_path / "b.xml"),
@@ -241,8 +241,32 @@ def test_all_refused_inputs_are_listed(tmp_path: Path) -> None:
 
 
 def test_empty_folder_has_nothing_to_map(tmp_path: Path) -> None:
-    with pytest.raises(NothingCollectedError, match="0 inputs refused, 0 files"):
+    with pytest.raises(NothingCollectedError, match="nothing to map: no files; give fleetmap"):
         gathered(tmp_path)
+
+
+def test_folder_without_a_source_says_so(tmp_path: Path) -> None:
+    write(tmp_path, {"a.txt": "hello"})
+    with pytest.raises(NothingCollectedError, match="nothing to map: 1 file, none a source; give"):
+        gathered(tmp_path)
+
+
+def test_empty_file_is_called_empty(tmp_path: Path) -> None:
+    write(tmp_path, {"a.xml": ""})
+    with pytest.raises(NothingCollectedError, match=r"a\.xml: empty; expected one of"):
+        gathered(tmp_path / "a.xml")
+
+
+def test_two_machines_never_become_one_by_their_name(tmp_path: Path) -> None:
+    write(tmp_path, {"a.xml": TOPOLOGY, "b.xml": TOPOLOGY})
+    with pytest.raises(SourceError, match="--host: the files hold 2 machines"):
+        gathered(tmp_path, host="box")
+
+
+def test_name_that_a_recorded_file_contradicts_is_refused(tmp_path: Path) -> None:
+    save_fleet(make_fleet(make_snapshot("node1")), tmp_path / "map.json")
+    with pytest.raises(SourceError, match="--host: the file names its host node1, not box"):
+        gathered(tmp_path / "map.json", host="box")
 
 
 @pytest.mark.parametrize(

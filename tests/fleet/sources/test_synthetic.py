@@ -136,6 +136,8 @@ def test_words_may_stand_in_any_order_and_spacing() -> None:
     ("text", "part"),
     [
         ("", "SPEC: no model; add model:"),
+        (" ", "SPEC: no model; add model:"),
+        ("model:", "SPEC: 'model:' has no value; words are model:"),
         ("node:3", "SPEC: node:3: no model"),
         ("model:dgx-h100 nodes:3", "'nodes:3' is no word of a SPEC; did you mean node:? words are"),
         ("model:dgx-h100 colour:red", "'colour:red' is no word of a SPEC; "),

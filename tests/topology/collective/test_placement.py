@@ -224,12 +224,14 @@ def test_empty_lines_comments_and_windows_lines_are_read_over() -> None:
     [
         ("h100-001 0\nh100-001\n", "jobs.txt: line 2: 'h100-001'; write: host slot"),
         ("h100-001 0 1\n", "jobs.txt: line 1: 'h100-001 0 1'; write: host slot"),
-        ("h100-001 gpu0\n", "jobs.txt: line 1: 'h100-001 gpu0'; write: host slot"),
+        ("h100-001 cpu0\n", "jobs.txt: line 1: 'h100-001 cpu0'; write: host slot"),
         ("h100-001 -1\n", "jobs.txt: line 1: 'h100-001 -1'; write: host slot"),
         pytest.param(
-            f"a {'9' * 5000}", f"jobs.txt: line 1: 'a {'9' * 5000}'; write: host slot", id="long"
+            f"a {'9' * 5000}",
+            "jobs.txt: line 1: 'a 9999999999...9999999999999'; write: host slot",
+            id="long",
         ),
-        ("\n# x\nnode9 0\n", "jobs.txt: line 3: no host 'node9' in this map"),
+        ("\n# x\nnode9 0\n", "jobs.txt: line 3: no host 'node9' in this map; it has h100-001, say"),
         (
             "h100-001 8\n",
             "jobs.txt: line 1: h100-001 has no slot 8; it has 0, 1, 2, 3, 4, 5, 6, 7",

@@ -91,7 +91,7 @@ def test_same_leaf_takes_the_fuller_half_when_the_other_is_held() -> None:
 def test_same_leaf_without_cables_is_refused() -> None:
     fleet = fabric_of("dgx-h100 node:2").fleet.model_copy(update={"cables": ()})
     told = refusal(same_leaf(Fabric(fleet), 8))
-    assert "has 0 free, 8 asked" in told.text
+    assert told.text == "the map tells of no leaf with anything free"
 
 
 def test_spread_goes_evenly_over_all_nodes_with_something_free() -> None:

@@ -266,7 +266,7 @@ def test_more_gpus_than_are_free_is_no_plan() -> None:
         plan_of("dgx-h100 node:8", 65)
     with pytest.raises(NoCandidateError, match="9 GPUs asked, 8 free of 16"):
         plan_of("dgx-h100 node:2 busy:8,0", 9)
-    with pytest.raises(NoCandidateError, match="1 GPUs asked, 0 free of 16; free some first"):
+    with pytest.raises(NoCandidateError, match="1 GPU asked, 0 free of 16; free some first"):
         plan_of("dgx-h100 node:2 busy:8", 1)
     assert NoCandidateError.exit_code == 1
 

@@ -22,6 +22,7 @@ class AlgorithmName(StrEnum):
     DOUBLE_BINARY_TREE = "double_binary_tree"
     RECURSIVE_DOUBLING = "recursive_doubling"
     NVLS = "nvls"
+    NVLS_TREE = "nvls_tree"
     HIERARCHICAL = "hierarchical"
     PAIRWISE = "pairwise"
 

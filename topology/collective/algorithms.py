@@ -12,6 +12,7 @@ import numpy as np
 
 from topology.collective.double_tree import double_binary_tree
 from topology.collective.hierarchical import hierarchical, hierarchical_by_leaders
+from topology.collective.nvls_tree import nvls_tree_builds, why_no_nvls_tree
 from topology.collective.schedule import (
     Round,
     Schedule,
@@ -203,6 +204,7 @@ ALGORITHMS: Final = {
             lambda request: (recursive_doubling,),
         ),
         Algorithm("nvls", _RING, _no_switch, lambda request: (nvls,)),
+        Algorithm("nvls_tree", (Collective.ALL_REDUCE,), why_no_nvls_tree, nvls_tree_builds),
         Algorithm("hierarchical", (Collective.ALL_REDUCE,), _one_level, _hierarchical_builds),
         Algorithm("pairwise", (Collective.ALLTOALL,), _none, lambda request: (pairwise,)),
     )

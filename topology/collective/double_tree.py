@@ -39,10 +39,20 @@ def _stages_up(nodes: Sequence[Sequence[int]], tree: int) -> Iterator[list[tuple
     longest = max(len(chain) for chain in nodes)
     for back in range(longest - 1, 0, -1):
         yield [(chain[back], chain[back - 1]) for chain in nodes if len(chain) > back]
-    parent = tree_parents(len(nodes), tree)
-    depth = [_depth(parent, i) for i in range(len(nodes))]
+    for links in tree_stages_up(len(nodes), tree):
+        yield [(nodes[child][0], nodes[parent][0]) for child, parent in links]
+
+
+def tree_stages_up(count: int, tree: int) -> Iterator[list[tuple[int, int]]]:
+    """Links (child, parent) of each level of one of the two trees, the deepest first.
+
+    >>> list(tree_stages_up(4, 0))
+    [[(1, 2), (3, 2)], [(2, 0)]]
+    """
+    parent = tree_parents(count, tree)
+    depth = [_depth(parent, i) for i in range(count)]
     for level in range(max(depth), 0, -1):
-        yield [(nodes[i][0], nodes[parent[i]][0]) for i in range(len(nodes)) if depth[i] == level]
+        yield [(i, parent[i]) for i in range(count) if depth[i] == level]
 
 
 def tree_parents(count: int, tree: int) -> list[int]:

@@ -21,14 +21,15 @@ class RankLayout:
     """Ranks grouped by clique and by NVLink domain, each group in rank order.
 
     A clique is what NCCL takes for one node: a node, or nodes all of whose ranks one NVLink domain
-    holds. ``orders``: rings side by side. ``chains``: for each rail a chain through every clique,
-    which starts at its head, a rank on that rail.
+    holds. ``domain_reduces``: whether each domain's switches reduce. ``orders``: rings side by
+    side. ``chains``: for each rail a chain through every clique, which starts at its head, a rank
+    on that rail.
     """
 
     ranks: int
     cliques: tuple[tuple[int, ...], ...]
     domains: tuple[tuple[int, ...], ...]
-    reduces_in_switch: bool
+    domain_reduces: tuple[bool, ...]
     orders: tuple[tuple[int, ...], ...]
     chains: tuple[tuple[tuple[int, ...], ...], ...]
 
@@ -36,6 +37,23 @@ class RankLayout:
     def has_equal_domains(self) -> bool:
         """Whether every domain has the same number of ranks."""
         return len({len(domain) for domain in self.domains}) == 1
+
+    @property
+    def reduces_in_switch(self) -> bool:
+        """Whether the switches of every domain reduce."""
+        return all(self.domain_reduces)
+
+    def reduces(self, clique: Sequence[int]) -> bool:
+        """Whether a clique lies in one domain, whose switches reduce."""
+        number = self._domain_number(clique[0])
+        return self.domain_reduces[number] and set(clique) <= set(self.domains[number])
+
+    def switch_of(self, rank: int) -> int:
+        """Vertex of the switches of a rank's domain."""
+        return self.ranks + self._domain_number(rank)
+
+    def _domain_number(self, rank: int) -> int:
+        return next(number for number, domain in enumerate(self.domains) if rank in domain)
 
 
 def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLayout:
@@ -46,7 +64,9 @@ def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLay
         ranks=placement.ranks,
         cliques=cliques,
         domains=domains,
-        reduces_in_switch=all(fabric.domain_of(e).reduces_in_switch for e in placement.endpoints),
+        domain_reduces=tuple(
+            fabric.domain_of(placement.endpoints[domain[0]]).reduces_in_switch for domain in domains
+        ),
         orders=ring_orders(fabric, placement, cliques),
         chains=clique_chains(fabric, placement, cliques),
     )
@@ -75,7 +95,7 @@ def ring_orders(
 
     In a mesh of direct links: Hamiltonian cycles that share no link, each in both directions. Over
     several cliques: one ring for each rail, which leaves one on the rail it enters the next by.
-    Otherwise (one clique over switches) one ring in rank order.
+    Otherwise (one clique over switches or PCIe) one ring in the order of nodes and slots.
     """
     inside = [_inside_cycles(fabric, placement, clique) for clique in cliques]
     if len(cliques) == 1:
@@ -169,16 +189,24 @@ def _rail_heads(
 def _inside_cycles(
     fabric: Fabric, placement: Placement, clique: Sequence[int]
 ) -> list[tuple[int, ...]]:
-    """Cycles through a clique's ranks: over direct links where they are a mesh, else rank order."""
-    if len({placement.endpoints[rank].host for rank in clique}) > 1:
-        return [tuple(clique)]
+    """Cycles through a clique's ranks: over direct links where they are a mesh, else by slot."""
+    hosts = list(dict.fromkeys(placement.endpoints[rank].host for rank in clique))
+    in_order = sorted(
+        clique,
+        key=lambda rank: (
+            hosts.index(placement.endpoints[rank].host),
+            placement.endpoints[rank].slot,
+        ),
+    )
+    if len(hosts) > 1:
+        return [tuple(in_order)]
     graph = fabric.node_of[placement.endpoints[clique[0]].host].graph
     slot_of = {rank: placement.endpoints[rank].slot for rank in clique}
     links = _direct_links(graph, [slot_of[rank] for rank in clique])
     rank_of = {slot: rank for rank, slot in slot_of.items()}
     cycles = list(_disjoint_cycles(links, [slot_of[rank] for rank in clique]))
     if not cycles:
-        return [tuple(clique)]
+        return [tuple(in_order)]
     both_ways = (
         [way for cycle in cycles for way in (cycle, cycle[::-1])] if len(clique) > 2 else cycles
     )

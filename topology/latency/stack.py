@@ -28,6 +28,8 @@ class ByFamily(Figures):
 
 
 _RING_LIKE: Final = ("ring", "pairwise")
+_NVLS_TREE: Final = "nvls_tree"
+_IN_SWITCH: Final = ("nvls", _NVLS_TREE)
 
 
 class InSwitchFigures(Figures):
@@ -39,16 +41,34 @@ class InSwitchFigures(Figures):
     confidence: Confidence
 
 
+class NvlsTreeFigures(InSwitchFigures):
+    """Constants of NVLSTree: one way between a GPU and a switch, a hop between nodes. [s]"""
+
+    net_hop_s: NonNegativeFloat
+
+
 class ProtocolFigures(Figures):
     """Constants of one protocol. [s]"""
 
     base_s: ByFamily
     hop_s: dict[LinkKind, ByFamily]
     in_switch: InSwitchFigures | None = None
+    nvls_tree: NvlsTreeFigures | None = None
     payload_ratio: Ratio
     sources: tuple[Words, ...] = Field(min_length=1)
     basis: Words
     confidence: Confidence
+
+    def constant_s(self, route: Route, algorithm: str) -> float:
+        """What the protocol says a hop takes, the wire contained. [s]"""
+        tree = self.nvls_tree if algorithm == _NVLS_TREE else None
+        if route.in_switch:
+            switch = tree or self.in_switch
+            assert switch is not None, "can_reduce_in_switch refuses protocols without it"
+            return switch.leg_s
+        if tree is not None and route.link_kind is LinkKind.NET:
+            return tree.net_hop_s
+        return self.hop_s[route.link_kind].of(algorithm)
 
 
 class LaunchFigures(Figures):
@@ -95,6 +115,7 @@ class StackFigures(Figures):
         listed = [
             *(row.sources for row in self.protocol.values()),
             *(row.in_switch.sources for row in self.protocol.values() if row.in_switch),
+            *(row.nvls_tree.sources for row in self.protocol.values() if row.nvls_tree),
             *(row.sources for row in self.launch.values()),
             self.pipeline.sources,
             self.nccl.sources,
@@ -128,7 +149,7 @@ class Stack:
 
     def base_s(self, algorithm: str) -> float:
         """Software once per operation, without the launch that NCCL's figure contains. [s]"""
-        if self.protocol is None or algorithm == "nvls":
+        if self.protocol is None or algorithm in _IN_SWITCH:
             return 0.0
         base_s = self.figures.protocol[self.protocol].base_s.of(algorithm)
         return max(0.0, base_s - self.figures.nccl.contained_launch_s)
@@ -138,10 +159,7 @@ class Stack:
         if self.protocol is None:
             return 0.0
         row = self.figures.protocol[self.protocol]
-        if route.in_switch:
-            assert row.in_switch is not None, "can_reduce_in_switch refuses protocols without it"
-            return max(0.0, row.in_switch.leg_s - route.alpha_s)
-        return max(0.0, row.hop_s[route.link_kind].of(algorithm) - route.alpha_s)
+        return max(0.0, row.constant_s(route, algorithm) - route.alpha_s)
 
     def choices(self, names: list[str]) -> list[str]:
         """The algorithms this stack chooses from, all where it has none of them."""

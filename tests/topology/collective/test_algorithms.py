@@ -219,6 +219,8 @@ def test_an_unknown_algorithm_is_refused_with_those_there_are() -> None:
         ("nvls", Collective.BROADCAST, "a node", "nvls: nvls does no broadcast"),
         ("nvls", ALL_REDUCE, "two nodes", "the ranks lie in 2 NVLink domains, nvls needs one"),
         ("nvls", ALL_REDUCE, "a mesh", "no NVSwitch here reduces in the switch"),
+        ("nvls_tree", ALL_REDUCE, "a rack", "all ranks lie in one clique"),
+        ("nvls_tree", ALL_REDUCE, "three meshes", "no NVSwitch reduces in rank 0's clique"),
         ("hierarchical", ALL_REDUCE, "a node", "all ranks lie in one NVLink domain"),
         ("hierarchical", ALL_REDUCE, "a rack", "all ranks lie in one NVLink domain"),
         ("hierarchical", ALL_REDUCE, "one rank a node", "every rank is alone in its NVLink domain"),

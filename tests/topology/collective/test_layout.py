@@ -104,9 +104,16 @@ def test_a_bridged_pair_has_a_ring_for_each_link() -> None:
     assert placed_on(fabric, fabric.endpoints).layout.orders == ((0, 1),) * 4
 
 
-def test_gpus_of_a_mesh_without_a_cycle_go_in_rank_order() -> None:
+def test_gpus_of_a_mesh_without_a_cycle_go_by_slot() -> None:
     placed = named(DGX1, "dgx1-001:0", "dgx1-001:5", "dgx1-001:2")
-    assert placed.layout.orders == ((0, 1, 2),)
+    assert placed.layout.orders == ((0, 2, 1),)
+
+
+def test_ring_over_pcie_does_not_depend_on_the_order_of_ranks() -> None:
+    slots = (3, 0, 6, 1, 7, 2, 5, 4)
+    placed = named("model:pcie-l40s node:1", *(f"l40s-001:{slot}" for slot in slots))
+    (order,) = placed.layout.orders
+    assert [slots[rank] for rank in order] == list(range(8))
 
 
 @pytest.mark.parametrize("slot", range(8))
@@ -178,7 +185,7 @@ def test_over_nodes_there_is_a_ring_for_each_rail_and_neighbours_meet_on_one(
     [
         (packed("model:gb200-nvl72 rack:2", 144), 32),
         (packed("model:gb200-nvl72 rack:2", 76), 4),
-        (spread_out("model:gb200-nvl72 rack:2", 20), 2),
+        (spread_out("model:gb200-nvl72 rack:2", 20), 10),
         (spread_out("model:gb200-nvl72 rack:3", 54), 18),
     ],
 )

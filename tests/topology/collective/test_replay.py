@@ -169,8 +169,8 @@ def test_a_schedule_of_other_ranks_than_the_placement_is_refused() -> None:
 
 
 def small(name: str) -> Placed:
-    """A placement on which the algorithm works: two domains for the hierarchical one."""
-    if name == "hierarchical":
+    """A placement on which the algorithm works: two domains for those that cross them."""
+    if name in ("hierarchical", "nvls_tree"):
         return named(H100, *(f"h100-00{i}:{slot}" for i in (1, 2) for slot in range(3)))
     return packed(H100, 6)
 
@@ -181,6 +181,7 @@ NAMES = (
     "double_binary_tree",
     "recursive_doubling",
     "nvls",
+    "nvls_tree",
     "hierarchical",
     "pairwise",
 )

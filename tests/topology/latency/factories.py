@@ -37,7 +37,7 @@ def uniform_layout(ranks: int) -> RankLayout:
         ranks=ranks,
         cliques=(order,),
         domains=(order,),
-        reduces_in_switch=True,
+        domain_reduces=(True,),
         orders=(order,),
         chains=((order,),),
     )

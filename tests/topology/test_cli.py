@@ -287,7 +287,7 @@ def test_help_names_units_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (
         "default: all there are",
         "default: nccl on NVIDIA GPUs, else wire",
-        "default: 200 to 10000, as a few seconds allow",
+        "default: 368, which a p99 needs, to 10000 as seconds allow",
         "8 (bytes), 64KiB, 1GB",
         "[default: pack]",
         "[default: dedicated]",

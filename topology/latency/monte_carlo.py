@@ -7,6 +7,7 @@ operation is complete when its slowest rank is. This is the ground truth of ever
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,6 +25,12 @@ STEP_ELEMENTS: Final = 2**14
 STATE_ELEMENTS: Final = 2**22
 """Elements of the whole state: 32 MiB."""
 
+MOST_SIDE_BY_SIDE: Final = 2**11
+"""Trials of one batch: the last batch is drawn whole, and more of it would be thrown away."""
+
+LOOK_EVERY: Final = 8
+"""Repetitions between two looks for a steady state; a look costs about half a repetition."""
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many trials are done, and of how many."""
 
@@ -35,6 +42,7 @@ class _Scatter:
         self.rows, counts = np.unique(rows, return_counts=True)
         self._order = np.argsort(rows, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self.is_single = len(rows) == len(self.rows)
         self._is_plain = bool(len(rows) == len(self.rows) and (self.rows == rows).all())
 
     def raise_to(self, state: FloatArray, values: FloatArray) -> None:
@@ -47,10 +55,36 @@ class _Scatter:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Lanes:
+    """State rows of a step by channel: ``rows`` in order of channel, ``starts`` of each channel."""
+
+    rows: IntArray
+    starts: IntArray
+
+    def common_advance(self, before: FloatArray, after: FloatArray) -> FloatArray | None:
+        """By how much every row of its lane went on, shape (rows, k); None where they differ.
+
+        Times are equal that differ by no more than rounding. Values: shape (rows, k), k of a kind.
+        """
+        advance = after - before
+        least = np.minimum.reduceat(advance, self.starts, axis=0)
+        most = np.maximum.reduceat(advance, self.starts, axis=0)
+        if ((most - least) > ROUNDING * np.spacing(after.max())).any():
+            return None
+        sizes = np.diff(self.starts, append=len(self.rows))
+        return np.repeat(most, sizes, axis=0)
+
+
+ROUNDING: Final = 4
+"""Units in the last place by which two sums of the same times may differ."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """A round made ready: its messages ordered by jitter law, with the state rows they touch.
 
-    ``laws``: (number of a law, first, end) of each run of messages with one law.
+    ``laws``: (number of a law, first, end) of each run of messages with one law. ``lanes``: where
+    the step depends on nothing but the rows that it changes, lane by lane; else None.
     """
 
     is_lockstep: bool
@@ -64,6 +98,12 @@ class _Plan:
     laws: tuple[tuple[int, int, int], ...]
     arrive: _Scatter
     leave: _Scatter | None
+    lanes: _Lanes | None
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether without noise what arrives is the latest there: it waited for what was before."""
+        return self.is_lockstep and self.arrive.is_single
 
 
 def noiseless_s(costs: Costs) -> float:
@@ -81,28 +121,28 @@ def sample_s(
 ) -> FloatArray:
     """Completion times of many noisy trials, shape (trials,); launch and base included. [s]
 
-    ``noises``: one law for each of ``costs.classes``. The draws depend on the generator and on
-    ``trials`` alone; ``progress`` is told how many trials are done.
+    ``noises``: one law for each of ``costs.classes``. The draws of a trial depend on the generator
+    and on its number alone: fewer trials are the first of more. ``progress`` is told how many
+    trials are done.
     """
     steps = _steps(costs)
-    batch = _batch_size(costs, trials)
+    batch = _batch_size(costs)
     done: list[FloatArray] = []
     count = 0
     while count < trials:
-        size = min(batch, trials - count)
-        done.append(_run(costs, steps, size, (noises, rng)))
-        count += size
+        done.append(_run(costs, steps, batch, (noises, rng)))
+        count = min(count + batch, trials)
         if progress is not None:
             progress(count, trials)
-    return np.concatenate(done) + (costs.launch_s + costs.base_s)
+    return np.concatenate(done)[:trials] + (costs.launch_s + costs.base_s)
 
 
-def _batch_size(costs: Costs, trials: int) -> int:
+def _batch_size(costs: Costs) -> int:
     """Trials side by side: as many as keep a step in the cache and the state in memory."""
     lanes = costs.schedule.vertices * costs.schedule.channels
     widest = max((cost.round.transfers for cost in costs.rounds), default=1)
     fitting = min(STEP_ELEMENTS // max(widest, 1), STATE_ELEMENTS // max(lanes, 1))
-    return min(trials, max(fitting, 1))
+    return min(max(fitting, 1), MOST_SIDE_BY_SIDE)
 
 
 def _steps(costs: Costs) -> list[tuple[_Plan, int]]:
@@ -127,10 +167,34 @@ def _run(
     ready = np.zeros((schedule.vertices * schedule.channels, trials))
     free = np.zeros((schedule.vertices, trials))
     for plan, repeats in steps:
-        for _ in range(repeats):
-            _step(plan, ready, free, noise)
+        step = partial(_step, plan, ready, free, noise)
+        if noise is None:
+            _repeat(step, plan.lanes, ready, repeats)
+        else:
+            for _ in range(repeats):
+                step()
     ranks = ready[: schedule.ranks * schedule.channels]
     return np.asarray(ranks.max(axis=0))
+
+
+def _repeat(
+    step: Callable[[], None], lanes: _Lanes | None, ready: FloatArray, repeats: int
+) -> None:
+    """A noiseless step over and over; where all it does is to shift its lanes, all at once.
+
+    Max-plus is homogeneous: later by c in means later by c out. So a step that has only shifted a
+    lane will shift it by as much each further time.
+    """
+    for done in range(1, repeats + 1):
+        looks = lanes is not None and done % LOOK_EVERY == 0 and done < repeats
+        before = ready[lanes.rows] if looks and lanes is not None else None
+        step()
+        if before is None or lanes is None:
+            continue
+        advance = lanes.common_advance(before, ready[lanes.rows])
+        if advance is not None:
+            ready[lanes.rows] += (repeats - done) * advance
+            return
 
 
 def _step(
@@ -147,6 +211,9 @@ def _step(
         np.maximum(time, free[plan.sender], out=time)
         plan.leave.raise_to(free, time + plan.bandwidth_s[:, None])
     time += plan.message_s[:, None]
+    if noise is None and plan.is_chained:
+        ready[plan.destination] = time
+        return
     if noise is not None:
         noises, rng = noise
         for law, first, end in plan.laws:
@@ -164,6 +231,7 @@ def _plan(cost: RoundCost, channels: int, repetition: int) -> _Plan:
     holds = bool(cost.bandwidth_s.any()) and not round_.lockstep
     laws, starts = np.unique(cost.jitter[order], return_index=True)
     ends = [*starts[1:].tolist(), len(order)]
+    repeats = round_.repeats > LOOK_EVERY and round_.lockstep and not round_.channel_shift
     return _Plan(
         is_lockstep=round_.lockstep,
         source=source,
@@ -176,7 +244,18 @@ def _plan(cost: RoundCost, channels: int, repetition: int) -> _Plan:
         laws=tuple(zip(laws.tolist(), starts.tolist(), ends, strict=True)),
         arrive=_Scatter(destination),
         leave=_Scatter(sender) if holds else None,
+        lanes=_closed_lanes(source, destination, channels) if repeats else None,
     )
+
+
+def _closed_lanes(source: IntArray, destination: IntArray, channels: int) -> _Lanes | None:
+    """Rows that a step changes, by channel; None if it also depends on others."""
+    rows = np.unique(destination)
+    if not np.isin(source, rows).all():
+        return None
+    rows = rows[np.argsort(rows % channels, kind="stable")]
+    starts = np.unique(rows % channels, return_index=True)[1]
+    return _Lanes(rows, starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +282,8 @@ def noiseless_breakdown(costs: Costs) -> Breakdown:
     ready = np.zeros((schedule.vertices * channels, 4))
     free = np.zeros((schedule.vertices, 4))
     for plan, repeats in _steps(costs):
-        for _ in range(repeats):
-            _trace_step(plan, ready, free)
+        terms = _terms(plan.wire_s, plan.software_s, plan.bandwidth_s)
+        _repeat(partial(_trace_step, plan, terms, ready, free), plan.lanes, ready, repeats)
     ranks = ready[: schedule.ranks * channels]
     last = ranks[int(ranks[:, 0].argmax())] if len(ranks) else np.zeros(4)
     return Breakdown(
@@ -216,7 +295,7 @@ def noiseless_breakdown(costs: Costs) -> Breakdown:
     )
 
 
-def _trace_step(plan: _Plan, ready: FloatArray, free: FloatArray) -> None:
+def _trace_step(plan: _Plan, terms: FloatArray, ready: FloatArray, free: FloatArray) -> None:
     """A noiseless step on (time, wire, software, bandwidth) rows: the later row wins whole."""
     start = ready[plan.source]
     if plan.is_lockstep:
@@ -227,7 +306,10 @@ def _trace_step(plan: _Plan, ready: FloatArray, free: FloatArray) -> None:
         left = start + _terms(nothing, nothing, plan.bandwidth_s)
         order = np.argsort(left[:, 0], kind="stable")
         free[plan.sender[order]] = _later(left, free[plan.sender])[order]
-    arrival = start + _terms(plan.wire_s, plan.software_s, plan.bandwidth_s)
+    arrival = start + terms
+    if plan.is_chained:
+        ready[plan.destination] = arrival
+        return
     order = np.argsort(arrival[:, 0], kind="stable")
     ready[plan.destination[order]] = _later(arrival, ready[plan.destination])[order]
 

@@ -71,8 +71,7 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         *_percentile_lines(summary),
         "",
         *(f"{name}: {_terms(terms)}" for name, terms in summary.breakdown.items()),
-        f"algbw {text_from_rate(summary.algbw_bytes_per_s)}, "
-        f"busbw {text_from_rate(summary.busbw_bytes_per_s)} (of p50)",
+        *_bandwidths(summary),
         *_considered(summary),
     ]
 
@@ -125,6 +124,13 @@ def _terms(terms: Breakdown) -> str:
         ("noise", terms.noise_s),
     ]
     return ", ".join(f"{name} {text_from_seconds(value)}" for name, value in parts if value)
+
+
+def _bandwidths(summary: LatencySummary) -> list[str]:
+    algbw, busbw = summary.algbw_bytes_per_s, summary.busbw_bytes_per_s
+    if algbw is None or busbw is None:
+        return []
+    return [f"algbw {text_from_rate(algbw)}, busbw {text_from_rate(busbw)} (of p50)"]
 
 
 def _considered(summary: LatencySummary, most: int = 5) -> list[str]:

@@ -33,7 +33,8 @@ class LatencySummary:
     ``interval``: for each percentile a range that covers the true one in 95 % of runs, whatever the
     law (order statistics); its upper end is None where the trials do not reach that far, and then
     the percentile itself is None too. Without noise: all percentiles are ``noiseless_s``.
-    ``considered``: the chosen way first, then the others by time.
+    ``considered``: the chosen way first, then the others by time. Bandwidths are None where nothing
+    is sent, as by one rank alone.
     """
 
     collective: str
@@ -52,8 +53,8 @@ class LatencySummary:
     mean_s: float
     percentiles: dict[str, float | None]
     interval: dict[str, tuple[float, float | None]] | None
-    algbw_bytes_per_s: float
-    busbw_bytes_per_s: float
+    algbw_bytes_per_s: float | None
+    busbw_bytes_per_s: float | None
     trials: int | None
     seed: int | None
     breakdown: dict[str, Breakdown]
@@ -97,6 +98,15 @@ def order_statistics(count: int, q: float) -> tuple[int | None, int | None]:
     low = _binomial_quantile(count, q, tail)
     high = _binomial_quantile(count, q, 1 - tail)
     return low - 1 if low else None, high if high < count else None
+
+
+def least_trials(q: float) -> int:
+    """Fewest trials that carry the q-quantile: the largest of n lies below it with chance q^n.
+
+    >>> least_trials(0.5), least_trials(0.99), least_trials(0.999)
+    (6, 368, 3688)
+    """
+    return math.ceil(math.log((1 - COVERAGE) / 2) / math.log(q))
 
 
 @cache

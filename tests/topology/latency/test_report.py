@@ -65,6 +65,15 @@ def test_headline_of_one_rank_says_nothing_of_links_between_ranks() -> None:
     assert "between" not in summary_lines(summary_of(gpus=1))[0]
 
 
+def test_bandwidth_of_one_rank_alone_is_null_and_unsaid() -> None:
+    for collective in Collective:
+        alone = summary_of(gpus=1, collective=collective)
+        document = summary_document(alone)
+        assert document["algbw_bytes_per_s"] is document["busbw_bytes_per_s"] is None
+        assert "busbw" not in "\n".join(summary_lines(alone))
+    assert "busbw" in "\n".join(summary_lines(summary_of()))
+
+
 def test_text_shows_a_dash_where_the_trials_do_not_reach() -> None:
     lines = {line.split()[0]: line for line in summary_lines(summary_of()) if line[:1] == "p"}
     assert "more trials would tell" in lines["p99.9"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.topology.latency.factories import fabric_of, schedule_of
 from topology.collective.placement import Placement, pack, spread
+from topology.collective.schedule import Schedule
 from topology.errors import ScheduleError, UnreachableError, WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.simulate import (
@@ -15,10 +16,11 @@ from topology.latency.simulate import (
     MOST_TRIALS,
     Scenario,
     default_trials,
+    long_run_text,
     simulate,
     simulate_samples,
 )
-from topology.latency.summary import LatencySummary
+from topology.latency.summary import LatencySummary, order_statistics
 from topology.words import (
     AlgorithmName,
     Collective,
@@ -139,13 +141,14 @@ def test_one_rank_alone_has_nothing_to_send(collective: Collective) -> None:
 def test_auto_is_as_fast_as_the_fastest_that_can_be_named(size_bytes: int, gpus: int) -> None:
     auto = run(replace(CALM, size_bytes=size_bytes), gpus=gpus)
     named = []
-    for algorithm in (AlgorithmName.RING, AlgorithmName.DOUBLE_BINARY_TREE, AlgorithmName.NVLS):
+    in_switch = (AlgorithmName.NVLS, AlgorithmName.NVLS_TREE)
+    for algorithm in (AlgorithmName.RING, AlgorithmName.DOUBLE_BINARY_TREE, *in_switch):
         for protocol in Protocol:
             scenario = replace(CALM, size_bytes=size_bytes, algorithm=algorithm, protocol=protocol)
             try:
                 named.append(run(scenario, gpus=gpus).noiseless_s)
             except ScheduleError:
-                assert algorithm is AlgorithmName.NVLS
+                assert algorithm in in_switch
     assert auto.noiseless_s == pytest.approx(min(named), rel=1e-3)
 
 
@@ -174,7 +177,7 @@ def test_ways_not_taken_carry_their_true_time_or_say_that_it_is_a_bound() -> Non
 def test_nccl_does_not_choose_what_nccl_lacks() -> None:
     auto = run(replace(CALM, stack=StackName.NCCL))
     names = {way.name.split(",")[0] for way in auto.considered}
-    assert names <= {"ring", "double_binary_tree", "nvls", "pairwise"}
+    assert names <= {"ring", "double_binary_tree", "nvls", "nvls_tree", "pairwise"}
     wire = run(replace(CALM, stack=StackName.WIRE))
     assert {way.name.split(",")[0] for way in wire.considered} > names
 
@@ -257,12 +260,43 @@ def test_samples_are_the_ones_behind_the_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "trials"), [(1, 10_000), (8, 10_000), (100, 10_000), (144, 5_827), (2_000, 200)]
+    ("ranks", "trials"), [(1, 10_000), (8, 10_000), (100, 10_000), (144, 5_827), (2_000, 368)]
 )
 def test_trials_by_default_fall_with_the_messages(ranks: int, trials: int) -> None:
-    """240 million messages, at most 10,000 trials and at least 200; a ring has 2 n (n - 1)."""
+    """240 million messages, at most 10,000 trials, at least 368; a ring has 2 n (n - 1)."""
     assert default_trials(schedule_of("ring", ranks)) == trials
     assert LEAST_TRIALS <= trials <= MOST_TRIALS
+
+
+@given(st.integers(1, 10_000))
+def test_trials_by_default_always_carry_a_p99(ranks: int) -> None:
+    trials = default_trials(replace_repeats(schedule_of("ring", 2), ranks**2))
+    assert order_statistics(trials, 0.99)[1] is not None
+
+
+def replace_repeats(schedule: Schedule, repeats: int) -> Schedule:
+    return replace(schedule, rounds=tuple(replace(r, repeats=repeats) for r in schedule.rounds))
+
+
+def test_a_long_run_says_so_once_and_what_would_be_faster() -> None:
+    ring = schedule_of("ring", 2_000)
+    assert long_run_text(ring, 10) is None
+    assert long_run_text(ring, 368) == ("about 147 s; --trials 50 is faster, but tells no p99")
+    assert long_run_text(schedule_of("ring", 500), 10_000) == "about 250 s; --trials 801 is faster"
+
+
+def test_a_short_run_says_nothing_and_a_long_one_before_its_first_trial() -> None:
+    fabric = h100()
+    told: list[str] = []
+    simulate(fabric, pack(fabric, 16), NOISY, notice=told.append)
+    assert told == []
+
+    def stop(text: str) -> None:
+        raise InterruptedError(text)
+
+    endless = replace(NOISY, trials=10**9)
+    with pytest.raises(InterruptedError, match=r"about \d+ s; --trials \d+ is faster"):
+        simulate(fabric, pack(fabric, 16), endless, notice=stop)
 
 
 # Refusals.

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology.latency.summary import COVERAGE, PERCENTILES, order_statistics, percentile_ranges
+from topology.latency.summary import (
+    COVERAGE,
+    PERCENTILES,
+    least_trials,
+    order_statistics,
+    percentile_ranges,
+)
 
 SHARES = {
     "p50_s": Fraction(1, 2),
@@ -86,6 +92,7 @@ def test_a_percentile_needs_the_trials_that_can_lie_above_it(name: str, enough: 
     rng = np.random.default_rng(0)
     assert percentile_ranges(rng.random(enough))[0][name] is not None
     assert percentile_ranges(rng.random(enough - 1))[0][name] is None
+    assert least_trials(PERCENTILES[name]) == enough
 
 
 def test_one_trial_says_nothing_certain_of_the_median() -> None:

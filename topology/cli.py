@@ -252,6 +252,7 @@ def plan(
             trials=trials,
             seed=seed,
             progress=lambda title: bar.update(task, description=title),
+            notice=say if bar.disable else None,
         )
     if output is not None and result.chosen is not None and result.chosen.placement is not None:
         write_bytes(result.chosen.placement.text().encode(), output)

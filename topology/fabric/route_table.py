@@ -69,6 +69,7 @@ class RouteMap:
         self._domain = np.array([domain_number[domain] for domain in domains], dtype=np.int64)
         self.switch_vertex_of = len(self.endpoints) + self._domain
         self.domain_count = len(domain_number)
+        self._route_of_key: dict[int, Route] = {}
         self._tiers = _Tiers(fabric, self.endpoints)
         self._local = [_LocalResources(graph) for graph in graphs]
         self._bases = self._lay_out([fabric.node_of[host].graph for host in hosts], graph_number)
@@ -119,8 +120,11 @@ class RouteMap:
         for rank, switch in ((source, destination), (destination, source)):
             self._check_switches(rank, switch)
         keys = self._pair_keys(source, destination)
-        _, first, route_of = np.unique(keys, return_index=True, return_inverse=True)
-        routes = tuple(self._route(int(source[i]), int(destination[i])) for i in first)
+        known, first, route_of = np.unique(keys, return_index=True, return_inverse=True)
+        routes = tuple(
+            self._route(key, int(source[i]), int(destination[i]))
+            for key, i in zip(known.tolist(), first, strict=True)
+        )
         width = max((len(route.hops) for route in routes), default=1)
         resources = np.full((len(source), width), len(self._bytes_per_s) - 1, dtype=np.int64)
         for number, route in enumerate(routes):
@@ -171,7 +175,13 @@ class RouteMap:
             self.endpoints[destination] if destination < n else None,
         )
 
-    def _route(self, source: int, destination: int) -> Route:
+    def _route(self, key: int, source: int, destination: int) -> Route:
+        """The route of a pair, found once for all pairs of one key."""
+        if key not in self._route_of_key:
+            self._route_of_key[key] = self._found_route(source, destination)
+        return self._route_of_key[key]
+
+    def _found_route(self, source: int, destination: int) -> Route:
         a, b = self._ends(source, destination)
         if a is None or b is None:
             end = a or b

@@ -42,7 +42,7 @@ MOST_TRIALS: Final = 10_000
 LEAST_TRIALS: Final = least_trials(PERCENTILES["p99_s"])
 """A p99 needs so many, 368: of fewer trials even the largest may well lie below it."""
 
-MESSAGE_BUDGET: Final = 240_000_000
+MESSAGE_BUDGET: Final = 180_000_000
 """Noisy messages that a default run replays, if that is LEAST_TRIALS or more: a few seconds."""
 
 MESSAGES_PER_S: Final = 20_000_000

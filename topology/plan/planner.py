@@ -16,7 +16,7 @@ from topology.collective.placement import Placement, free_endpoints, largest_fre
 from topology.errors import NoCandidateError, UnreachableError, WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.monte_carlo import FloatArray
-from topology.latency.simulate import Scenario, simulate_samples
+from topology.latency.simulate import Notice, Scenario, simulate_samples
 from topology.latency.summary import PERCENTILES, LatencySummary, order_statistics
 from topology.plan.moves import MOVES, Move, Reason, Refusal
 from topology.plan.workload import Workload
@@ -90,10 +90,11 @@ def plan_workload(
     trials: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    notice: Notice | None = None,
 ) -> Plan:
     """Try every move, choose one, and say why not the others.
 
-    ``progress`` is told each move before it is evaluated.
+    ``progress`` is told each move before it is evaluated, ``notice`` that one will take long.
 
     Raises:
         NoCandidateError: fewer GPUs free than asked, or none that links join.
@@ -120,7 +121,8 @@ def plan_workload(
     for move in MOVES:
         if progress is not None:
             progress(move.title)
-        candidates.append(_evaluate(fabric, move, workload.gpus, scenario, candidates))
+        candidate = _evaluate(fabric, move, workload.gpus, scenario, candidates, notice)
+        candidates.append(candidate)
     compared = _carried(candidates, objective)
     chosen = _choose(candidates, compared, workload.target_p99_s)
     if chosen is None:
@@ -166,7 +168,12 @@ def _carried(candidates: Sequence[Candidate], objective: Objective) -> Objective
 
 
 def _evaluate(
-    fabric: Fabric, move: Move, gpus: int, scenario: Scenario, earlier: Sequence[Candidate]
+    fabric: Fabric,
+    move: Move,
+    gpus: int,
+    scenario: Scenario,
+    earlier: Sequence[Candidate],
+    notice: Notice | None,
 ) -> Candidate:
     placement = move.place(fabric, gpus)
     if isinstance(placement, Refusal):
@@ -176,7 +183,7 @@ def _evaluate(
         text = f"the same placement as {twin.move.name}"
         return replace(twin, move=move, reason=Reason.SAME_PLACEMENT, text=text)
     try:
-        summary, samples = simulate_samples(fabric, placement, scenario)
+        summary, samples = simulate_samples(fabric, placement, scenario, notice=notice)
     except UnreachableError as error:
         return Candidate(move, Reason.UNREACHABLE, str(error), placement)
     return Candidate(move, Reason.CHOSEN, "", placement, summary, samples)

@@ -1,5 +1,6 @@
 """Plans: one chosen, every other with its reason; scale in before scale out."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -372,3 +373,17 @@ def test_progress_tells_every_move_and_the_choice_is_one_of_them(gpus: int, seed
     assert told == [move.title for move in MOVES]
     assert plan.chosen in plan.candidates
     assert isinstance(plan.chosen.placement if plan.chosen else None, Placement)
+
+
+def test_a_candidate_that_takes_long_says_so_first() -> None:
+    told: list[str] = []
+    fabric = fabric_of("dgx-h100 node:8")
+    workload = make_workload(64, size_bytes=2**28)
+    with pytest.raises(KeyboardInterrupt):
+        plan_on(fabric, workload, trials=10**6, notice=lambda text: _stop(told, text))
+    assert re.match(r"about \d+ s; --trials \d+ is faster", told[0])
+
+
+def _stop(told: list[str], text: str) -> None:
+    told.append(text)
+    raise KeyboardInterrupt

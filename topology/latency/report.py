@@ -70,7 +70,7 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         "",
         *_percentile_lines(summary),
         "",
-        *(f"{name}: {_terms(terms)}" for name, terms in summary.breakdown.items()),
+        *(f"{name}: {_terms(terms) or 'no time'}" for name, terms in summary.breakdown.items()),
         *_bandwidths(summary),
         *_considered(summary),
     ]

@@ -1,7 +1,8 @@
 """The ``topology`` command: parse, one library call, print."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     from topology.fabric.from_fleet import Fabric
     from topology.plan.workload import Workload
 
-app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
+T = TypeVar("T")
 
+app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
 
 Ranks = Annotated[
     int | None,
@@ -51,13 +53,8 @@ Stack = Annotated[
     ),
 ]
 Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
-Trials = Annotated[
-    int | None,
-    typer.Option(
-        help="Noisy runs to replay; default: 368, which a p99 needs, to 10000 as seconds allow.",
-        min=1,
-    ),
-]
+TRIALS = "Noisy runs to replay; default: 368, which a p99 needs, to 10000 as seconds allow."
+Trials = Annotated[int | None, typer.Option(help=TRIALS, min=1)]
 
 
 @app.command()
@@ -174,7 +171,7 @@ def simulate(
         trials=trials,
         seed=seed,
     )
-    _refuse_twice_stdin(fleet_file, placement)
+    _refuse_twice(fleet_file, placement)
     fabric = load_fabric(fleet_file)
     placed = _placement(fabric, placement, gpus)
     with progress("trials") as bar:
@@ -238,7 +235,7 @@ def plan(
     from topology.plan.planner import Verdict, plan_workload
     from topology.plan.report import candidate_table, plan_document, plan_lines, verdict_text
 
-    _refuse_twice_stdin(fleet_file, workload)
+    _refuse_twice(fleet_file, workload)
     wanted = _workload(workload, collective, size, gpus, target_p99)
     fabric = load_fabric(fleet_file)
     with progress("candidates") as bar:
@@ -279,21 +276,31 @@ def draw(
         typer.Option(metavar="NAME", help="Node whose inside is shown; default: the first."),
     ] = None,
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-o",
             "--output",
             metavar="FILE",
             help="Picture: .png, .svg, .pdf or .txt; '-' is text on stdout.",
         ),
-    ],
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the fleet as racks, the fabric as tiers, or one node's inside."""
-    from topology.diagram.draw import draw_view
+    from topology.diagram.draw import draw_view, drawing_document, layout_of
     from topology.fabric.from_fleet import load_fabric
 
-    draw_view(load_fabric(fleet_file), view, host=host, output=output)
-    if output != STDIO:
+    if output is None and not as_json:
+        raise WorkloadError(
+            "no picture is asked for", field="-o", remedy="give FILE, '-' or --json"
+        )
+    _refuse_twice(STDIO if as_json else None, output, what="stdout")
+    fabric = load_fabric(fleet_file)
+    if output is not None:
+        draw_view(fabric, view, host=host, output=output)
+    if as_json:
+        print_json(drawing_document(layout_of(fabric, view, host=host), view))
+    elif output != STDIO:
         say(f"wrote {output}")
 
 
@@ -310,15 +317,14 @@ def _placement(fabric: "Fabric", words: str, ranks: int | None) -> "Placement":
     from fleet import read_bytes
     from topology.collective.placement import pack, placement_from_text, spread
 
-    if words in ("pack", "spread"):
-        count = len(fabric.endpoints) if ranks is None else ranks
-        return pack(fabric, count) if words == "pack" else spread(fabric, count)
+    place = {"pack": pack, "spread": spread}.get(words)
+    if place is not None:
+        return place(fabric, len(fabric.endpoints) if ranks is None else ranks)
     text = read_bytes(Path(words)).decode("utf-8", errors="replace")
     placed = placement_from_text(fabric, text, where=words)
     if ranks is not None and ranks != placed.ranks:
-        raise WorkloadError(
-            f"{placed.ranks} lines for {ranks} ranks", where=words, remedy="make them agree"
-        )
+        text = f"{placed.ranks} lines for {ranks} ranks"
+        raise WorkloadError(text, where=words, remedy="make them agree")
     return placed
 
 
@@ -353,38 +359,36 @@ def _workload(
     return workload_from_document({**head, **given}, where="options")
 
 
-def _refuse_twice_stdin(*paths: str | None) -> None:
-    """Stdin can be read once."""
+def _refuse_twice(*paths: str | None, what: str = "stdin") -> None:
+    """Stdin can be read once, and stdout holds one document."""
     if paths.count(STDIO) > 1:
-        raise WorkloadError(
-            "stdin is asked for twice", where=STDIO, remedy="give one of the two as a file"
-        )
+        text = f"{what} is asked for twice"
+        raise WorkloadError(text, where=STDIO, remedy="give one of the two as a file")
 
 
 def _bytes(option: str, text: str) -> int:
-    """A size from an option's text; a fault names the option."""
-    from fleet.units import UnitError, bytes_from_text
+    from fleet.units import bytes_from_text
 
-    try:
-        size_bytes = bytes_from_text(text)
-    except UnitError as error:
-        raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
-    if size_bytes < 1:
-        raise WorkloadError(f"{size_bytes} bytes", field=option, remedy="give at least one byte")
-    return size_bytes
+    return _more_than_0(bytes_from_text, option, text, "give at least one byte")
 
 
 def _seconds(option: str, text: str) -> float:
-    """A duration from an option's text; a fault names the option."""
-    from fleet.units import UnitError, seconds_from_text
+    from fleet.units import seconds_from_text
+
+    return _more_than_0(seconds_from_text, option, text, "give more than 0 s")
+
+
+def _more_than_0(convert: Callable[[str], T], option: str, text: str, remedy: str) -> T:
+    """What an option's text stands for; a fault names the option."""
+    from fleet.units import UnitError
 
     try:
-        duration_s = seconds_from_text(text)
+        value = convert(text)
     except UnitError as error:
         raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
-    if duration_s <= 0:
-        raise WorkloadError(f"{text!r} is no time", field=option, remedy="give more than 0 s")
-    return duration_s
+    if not value:
+        raise WorkloadError(f"{text!r} is nothing", field=option, remedy=remedy)
+    return value
 
 
 def main() -> None:

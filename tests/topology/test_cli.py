@@ -156,7 +156,7 @@ def test_more_ranks_than_there_are_is_exit_2(maps: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--size", "0"), "--size: 0 bytes; give at least one byte"),
+        (("--size", "0"), "--size: '0' is nothing; give at least one byte"),
         (("--size", "5MB/s"), "--size: '5MB/s' is not a size such as 512, 64KiB, 1MiB"),
         (("--size", "1M"), "--size: '1M' has the unit 'M'; use one of B, kB"),
         (("--size", "nan"), "--size: 'nan' is not a size"),
@@ -334,3 +334,15 @@ def test_only_debug_shows_where_it_happened(maps: Path) -> None:
     assert "Traceback" in done.err
     assert done.err.splitlines()[-1].startswith("error: ")
     refused(topology("show", maps / "none.json"))
+
+
+def test_drawing_is_a_picture_or_json_or_both(maps: Path, tmp_path: Path) -> None:
+    told = topology("draw", maps / "dgx.json", "--json")
+    assert told.document["kind"] == "drawing"
+    both = topology("draw", maps / "dgx.json", "--json", "-o", tmp_path / "racks.svg")
+    assert both.document == told.document
+    assert (tmp_path / "racks.svg").read_bytes().startswith(b"<?xml")
+    nothing = topology("draw", maps / "dgx.json")
+    assert (nothing.code, nothing.err.startswith("error: -o: no picture is asked for")) == (2, True)
+    twice = topology("draw", maps / "dgx.json", "--json", "-o", "-")
+    assert (twice.code, "stdout is asked for twice" in twice.err) == (2, True)

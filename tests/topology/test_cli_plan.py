@@ -117,8 +117,8 @@ def test_nothing_that_links_join_is_exit_1(maps: Path) -> None:
     [
         ((), "collective, size_bytes, gpus: no workload; give a workload file"),
         (("--size", "8"), "collective, gpus: no workload"),
-        ((*ALL_REDUCE, "--gpus", "8", "--size", "0"), "--size: 0 bytes; give at"),
-        ((*ALL_REDUCE, "--gpus", "8", "--target-p99", "0us"), "--target-p99: '0us' is no time"),
+        ((*ALL_REDUCE, "--gpus", "8", "--size", "0"), "--size: '0' is nothing; give at"),
+        ((*ALL_REDUCE, "--gpus", "8", "--target-p99", "0us"), "--target-p99: '0us' is nothing"),
         (
             (*ALL_REDUCE, "--gpus", "8", "--target-p99", "30"),
             "--target-p99: '30' has no known unit",
@@ -134,7 +134,7 @@ def test_workload_that_cannot_be_is_refused(maps: Path, words: tuple[str, ...], 
 
 def test_option_that_spoils_a_good_file_is_refused(maps: Path) -> None:
     words = ("plan", maps / "dgx.json", maps / "work.yaml", "--size", "0")
-    assert refused(topology(*words)).startswith("--size: 0 bytes")
+    assert refused(topology(*words)).startswith("--size: '0' is nothing")
 
 
 def test_placement_into_no_folder_is_refused(maps: Path) -> None:

@@ -6,10 +6,10 @@ The place of every word around the picture is found here; matplotlib loads only 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 from fleet import write_bytes
 from fleet.console import STDIO
@@ -41,6 +41,7 @@ from topology.words import View
 
 ENDINGS: Final = (".png", ".svg", ".pdf", ".txt")
 
+SCHEMA_VERSION: Final = 1
 _MARGIN: Final = 36.0
 _HEADER: Final = 68.0
 _ASPECT: Final = 1.6
@@ -71,6 +72,20 @@ def draw_view(fabric: Fabric, view: View, *, host: str | None = None, output: st
         )
     layout = layout_of(fabric, view, host=host)
     write_bytes(_drawn(layout, ending), output)
+
+
+def drawing_document(layout: Layout, view: View) -> dict[str, Any]:
+    """A placed diagram as JSON: boxes, lines and texts, in points from the upper left."""
+    return {
+        "kind": "drawing",
+        "schema_version": SCHEMA_VERSION,
+        "view": view.value,
+        "width_pt": layout.width,
+        "height_pt": layout.height,
+        "boxes": [asdict(box) for box in layout.boxes],
+        "lines": [asdict(line) for line in layout.lines],
+        "texts": [asdict(text) for text in layout.texts],
+    }
 
 
 def _drawn(layout: Layout, ending: str) -> bytes:

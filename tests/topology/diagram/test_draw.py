@@ -1,5 +1,6 @@
 """From a fabric to a file: endings, errors, and any fleet at all."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from fleet import FleetError, fleet_from_spec
 from tests.topology.diagram.fleets import EMPTY
 from tests.topology.diagram.geometry import SPECS, fabric_of, layout_of_spec, problems
-from topology.diagram.draw import ENDINGS, composed, draw_view, layout_of
+from topology.diagram.draw import ENDINGS, composed, draw_view, drawing_document, layout_of
 from topology.diagram.layout import Body, LegendEntry, LegendTable, Sheet
 from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
@@ -145,3 +146,17 @@ def test_any_fleet_is_drawn_without_a_fault(
     held = ",".join(str(count) for count in busy)
     fabric = Fabric(fleet_from_spec(f"model:{model} node:{nodes} busy:{held}"))
     assert problems(layout_of(fabric, view)) == []
+
+
+@pytest.mark.parametrize("view", View)
+def test_a_drawing_as_json_holds_every_box_line_and_text(view: View) -> None:
+    layout = layout_of(fabric_of("model:dgx-h100 node:2"), view)
+    document = json.loads(json.dumps(drawing_document(layout, view), allow_nan=False))
+    assert (document["kind"], document["schema_version"], document["view"]) == (
+        "drawing",
+        1,
+        view.value,
+    )
+    assert [box["name"] for box in document["boxes"]] == [box.name for box in layout.boxes]
+    assert [text["text"] for text in document["texts"]] == [text.text for text in layout.texts]
+    assert len(document["lines"]) == len(layout.lines)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from topology.collective.placement import Placement
@@ -16,7 +17,7 @@ MOST_RAILS: Final = 32
 """Rings side by side; no GPU's NVLink feeds more NICs than this."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RankLayout:
     """Ranks grouped by clique and by NVLink domain, each group in rank order.
 
@@ -45,15 +46,16 @@ class RankLayout:
 
     def reduces(self, clique: Sequence[int]) -> bool:
         """Whether a clique lies in one domain, whose switches reduce."""
-        number = self._domain_number(clique[0])
+        number = self._domain_of[clique[0]]
         return self.domain_reduces[number] and set(clique) <= set(self.domains[number])
 
     def switch_of(self, rank: int) -> int:
         """Vertex of the switches of a rank's domain."""
-        return self.ranks + self._domain_number(rank)
+        return self.ranks + self._domain_of[rank]
 
-    def _domain_number(self, rank: int) -> int:
-        return next(number for number, domain in enumerate(self.domains) if rank in domain)
+    @cached_property
+    def _domain_of(self) -> dict[int, int]:
+        return {rank: number for number, domain in enumerate(self.domains) for rank in domain}
 
 
 def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLayout:

@@ -158,6 +158,14 @@ def stack_table(figures: StackFigures) -> Table:
         if row.in_switch is not None:
             leg = text_from_seconds(row.in_switch.leg_s)
             rows.append((f"{protocol} leg in the switch", leg, *_tail(row.in_switch)))
+        if row.nvls_tree is not None:
+            tree, tail = row.nvls_tree, _tail(row.nvls_tree)
+            rows.append(
+                (f"{protocol} leg in the switch, nvls_tree", text_from_seconds(tree.leg_s), *tail)
+            )
+            rows.append(
+                (f"{protocol} hop over net, nvls_tree", text_from_seconds(tree.net_hop_s), *tail)
+            )
     for launch, start in figures.launch.items():
         tail = _tail(start)
         rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))

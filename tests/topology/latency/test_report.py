@@ -18,6 +18,13 @@ bracket model_interval breakdown attribution band schema_version kind
 """
 
 
+def numbers_in(document: object) -> int:
+    """How many numbers a document of figures holds."""
+    if isinstance(document, dict):
+        return sum(map(numbers_in, document.values()))
+    return int(isinstance(document, int | float))
+
+
 def summary_of(*, gpus: int = 16, **changes: object) -> LatencySummary:
     fabric = fabric_of("dgx-h100 node:2")
     scenario = Scenario(Collective.ALL_REDUCE, 2**20, trials=1_000)
@@ -102,6 +109,7 @@ def test_stack_table_shows_every_figure_with_its_source() -> None:
     names = [row[0] for row in rows]
     assert len(set(names)) == len(names)
     assert all(all(row) for row in rows)
+    assert len(rows) == numbers_in(load_stack_figures().model_dump()), "none is left out"
     for protocol in ("ll", "ll128", "simple"):
         assert sum(name.startswith(f"{protocol} ") for name in names) >= 9
     assert {"launch by process", "launch by thread", "launch by graph"} <= set(names)

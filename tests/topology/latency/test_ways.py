@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet import fleet_from_spec
+from fleet.merge import merge_fleets
 from tests.topology.latency.factories import fabric_of
 from topology.collective.placement import pack, spread
 from topology.errors import ScheduleError
@@ -80,3 +82,23 @@ def test_ll128_runs_between_nodes_of_one_gpu_each_and_over_nvlink(spec: str) -> 
     assert simulate(fabric, spread(fabric, 8), scenario).protocol == "ll128"
     if "l40s" not in spec:
         assert run(scenario, gpus=8, fabric=fabric).protocol == "ll128"
+
+
+@pytest.mark.parametrize(
+    ("specs", "runs"),
+    [
+        (("dgx-a100 node:1", "dgx-h100 node:1"), False),
+        (("dgx1-v100 node:1", "dgx-a100 node:1"), False),
+        (("dgx-h100 node:1", "dgx-b200 node:1"), True),
+    ],
+)
+def test_ll128_runs_among_generations_only_from_hopper_on(
+    specs: tuple[str, str], runs: bool
+) -> None:
+    fabric = Fabric(merge_fleets([fleet_from_spec(f"model:{spec}") for spec in specs]))
+    scenario = replace(CALM, protocol=Protocol.LL128)
+    if runs:
+        assert run(scenario, gpus=16, fabric=fabric).protocol == "ll128"
+        return
+    with pytest.raises(ScheduleError, match="NCCL keeps it to GPUs of one generation, Volta or"):
+        run(scenario, gpus=16, fabric=fabric)

@@ -49,6 +49,7 @@ class AbsenceReason(StrEnum):
     TIMED_OUT = "timed_out"
     GPU_LOST = "gpu_lost"
     UNDECODABLE = "undecodable"
+    FAILED = "failed"
     NOT_ASKED = "not_asked"
 
 

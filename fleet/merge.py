@@ -124,6 +124,9 @@ def _moved_facts(
     return {
         "gpus": _moved(facts.gpus, gpus),
         "nics": _moved(facts.nics, nics),
+        "states": _moved(facts.states, gpus),
+        "nic_states": _moved(facts.nic_states, nics),
+        "processes": facts.processes and _moved(facts.processes, gpus),
         "allocations": allocations,
         "absences": absences,
     }

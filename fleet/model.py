@@ -6,9 +6,9 @@ device (the part in it) differ: a slot has an index and a PCI address, a device 
 What a source did not report is None, and the snapshot's absences say why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 
 from pydantic import (
     AwareDatetime,
@@ -34,6 +34,7 @@ from fleet.fields import (
     Text,
     repeated,
 )
+from fleet.state import GpuProcess, GpuState, NicState, UnlistedGpu
 from fleet.wiring import LinkLayer, LinkState, NodeShape, Wiring
 
 SCHEMA_VERSION: Final = 1
@@ -48,6 +49,7 @@ class SectionName(StrEnum):
     DEVICES = "devices"
     LINKS = "links"
     NETWORK = "network"
+    HEALTH = "health"
     USE = "use"
 
 
@@ -103,6 +105,7 @@ class GpuIdentity(FrozenModel):
     slot: NonNegativeInt
     uuid: Annotated[Annotated[GpuUuid, TEXT] | None, REPORTED] = None
     serial: Annotated[Text | None, REPORTED] = None
+    part_number: Text | None = None
     vbios: Text | None = None
     fabric: Annotated[NvlinkFabric | None, REPORTED] = None
 
@@ -159,6 +162,16 @@ class SoftwareVersions(FrozenModel):
     nvml: Text | None = None
 
 
+class _Slotted(Protocol):
+    """What belongs to a slot."""
+
+    @property
+    def slot(self) -> int: ...
+
+    @property
+    def key(self) -> str: ...
+
+
 class NodeFacts(FrozenModel):
     """What is one node's own: a snapshot's and a map node's common part."""
 
@@ -167,9 +180,14 @@ class NodeFacts(FrozenModel):
     nics: tuple[NicIdentity, ...] = ()
     versions: Annotated[SoftwareVersions | None, REPORTED] = None
     chassis_serial: Text | None = None
+    chassis_slot: NonNegativeInt | None = None
     tray: NonNegativeInt | None = None
     footprint: Footprint | None = None
     allocations: Annotated[tuple[Allocation, ...] | None, REPORTED] = None
+    states: tuple[GpuState, ...] = ()
+    nic_states: tuple[NicState, ...] = ()
+    processes: tuple[GpuProcess, ...] | None = None
+    unlisted_gpus: tuple[UnlistedGpu, ...] = ()
     sections: tuple[Section, ...] = ()
     absences: tuple[Absence, ...] = ()
 
@@ -269,13 +287,21 @@ class FleetMap(FrozenModel):
 
 def identity_problems(facts: NodeFacts, wiring: Wiring) -> Iterator[str]:
     """Identities and allocations that name a slot which the wiring lacks."""
-    slots = {"gpus": {gpu.slot for gpu in wiring.gpus}, "nics": {nic.slot for nic in wiring.nics}}
-    for name, parts in (("gpus", facts.gpus), ("nics", facts.nics)):
-        yield from repeated(f"{name}[%s]", (str(part.slot) for part in parts))
+    gpus, nics = {gpu.slot for gpu in wiring.gpus}, {nic.slot for nic in wiring.nics}
+    lists: tuple[tuple[str, set[int], Iterable[_Slotted]], ...] = (
+        ("gpus", gpus, facts.gpus),
+        ("nics", nics, facts.nics),
+        ("states", gpus, facts.states),
+        ("nic_states", nics, facts.nic_states),
+        ("processes", gpus, facts.processes or ()),
+    )
+    for name, slots, parts in lists:
+        parts = tuple(parts)
+        yield from repeated(f"{name}[%s]", (part.key for part in parts))
         for part in parts:
-            if part.slot not in slots[name]:
-                yield f"{name}[{part.slot}]: the wiring has no such slot"
-    ranks = slots["gpus"] or {0}
+            if part.slot not in slots:
+                yield f"{name}[{part.key}]: the wiring has no such slot"
+    ranks = gpus or {0}
     for i, held in enumerate(facts.allocations or ()):
         for slot in sorted(set(held.slots) - ranks):
             yield f"allocations[{i}].slots: {slot}; the wiring has no such slot"

@@ -8,14 +8,17 @@ import pytest
 
 FLEET_LAYERS = (
     {"cli"},
-    {"inventory", "report"},
-    {"sources", "store"},
-    {"merge", "check"},
+    {"inventory", "report", "doctor"},
+    {"gather"},
+    {"agent"},
+    {"node"},
+    {"sources", "store", "redact"},
+    {"merge", "check", "faults"},
     {"shapes"},
-    {"model", "console"},
-    {"wiring"},
+    {"model", "console", "reading"},
+    {"wiring", "state"},
     {"fields"},
-    {"units", "errors", "naming"},
+    {"units", "errors", "naming", "probe"},
 )
 TOPOLOGY_LAYERS = (
     {"cli"},

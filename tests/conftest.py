@@ -1,8 +1,13 @@
 """Fixtures for the whole suite: factories, the shared data where present, golden files."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+from tests.fakes.nvml_stub import NvmlStub, built
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,3 +29,21 @@ def artifacts() -> Path:
     if not folder.is_dir():
         pytest.skip("shared/data/artifacts is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach: pytest's own are closed to all but their owner."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def nvml_stub(tmp_path_factory: pytest.TempPathFactory) -> NvmlStub:
+    """The fake NVML library in C, for processes of their own."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler (cc) to build the NVML stub with")
+    return built(tmp_path_factory.mktemp("nvml-stub"))

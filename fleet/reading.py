@@ -30,13 +30,15 @@ class Lacks(StrEnum):
 class Answer(FrozenModel):
     """What one call of the driver gave: a value, or one of the ways in which there is none.
 
-    ``code`` is NVML's return code, ``hex`` the bytes of a text that does not decode.
+    ``code`` is NVML's return code, ``hex`` the bytes of a text that does not decode, ``odd`` what
+    the binding gave that no answer has the form of.
     """
 
     value: Any = None
     code: int | None = None
     lacks: Lacks | None = None
     hex: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=4096)] | None = None
+    odd: Annotated[str, StringConstraints(max_length=4096)] | None = None
 
 
 class StopReason(StrEnum):
@@ -65,10 +67,11 @@ class CommandOutput(FrozenModel):
 
 
 class CollectedAt(FrozenModel):
-    """When each part was read."""
+    """When each part was read; ``state``: health and use, where later than the driver's rest."""
 
     files: AwareDatetime | None = None
     driver: AwareDatetime | None = None
+    state: AwareDatetime | None = None
     outputs: AwareDatetime | None = None
 
 

@@ -1,6 +1,7 @@
 """The layer table of the design: imports go down only. Read with ast, and proved to bite."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import pytest
 
 FLEET_LAYERS = (
     {"cli"},
+    {"cli_agent", "cli_doctor", "cli_gather"},
     {"inventory", "report", "doctor"},
     {"gather"},
     {"agent"},
     {"node"},
     {"sources", "store", "redact"},
-    {"merge", "check", "faults"},
-    {"shapes"},
+    {"merge", "check"},
+    {"health"},
+    {"shapes", "faults"},
+    {"slots"},
     {"model", "console", "reading"},
     {"wiring", "state"},
     {"fields"},
@@ -32,10 +36,18 @@ TOPOLOGY_LAYERS = (
 )
 FRONT_DOOR = {"fleet", "fleet.units", "fleet.naming", "fleet.errors", "fleet.console"}
 ONLY_IMPORTER = {
-    "pynvml": "fleet/sources/nvml_calls.py",
+    "pynvml": "fleet/probe/binding.py",
     "matplotlib": "topology/diagram/draw_figure.py",
 }
-QUICK_MODULES = ("fleet/cli.py", "topology/cli.py", "fleet/console.py", "topology/words.py")
+QUICK_MODULES = (
+    "fleet/cli.py",
+    "fleet/cli_agent.py",
+    "fleet/cli_doctor.py",
+    "fleet/cli_gather.py",
+    "topology/cli.py",
+    "fleet/console.py",
+    "topology/words.py",
+)
 HEAVY = {"pydantic", "numpy", "networkx", "matplotlib", "pynvml", "yaml", "rich"}
 """What `--help` must not load."""
 
@@ -158,6 +170,34 @@ def test_there_is_no_import_cycle(root: Path) -> None:
     assert cycles(graph) == []
 
 
+def foreign_imports(source: str) -> list[str]:
+    """What a module of the probe imports that a bare python3 of a far host does not have."""
+    ours = {"fleet.probe", "pynvml"}
+    return [
+        name
+        for name, _ in imports_of(source)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and ".".join(name.split(".")[:2]) not in ours
+    ]
+
+
+def test_the_probe_imports_only_the_standard_library_and_the_binding(root: Path) -> None:
+    probe = {path: text for path, text in sources(root).items() if "/probe/" in path}
+    assert probe
+    for path, text in probe.items():
+        assert foreign_imports(text) == [], path
+        ast.parse(text, feature_version=(3, 6))
+
+
+def test_a_foreign_import_of_the_probe_is_found() -> None:
+    assert foreign_imports("import os\nimport pynvml\nfrom fleet.probe import plan") == []
+    assert foreign_imports("from fleet.fields import Absence") == [
+        "fleet.fields",
+        "fleet.fields.Absence",
+    ]
+    assert foreign_imports("import pydantic") == ["pydantic"]
+
+
 def test_the_command_lines_import_nothing_heavy(root: Path) -> None:
     for path in QUICK_MODULES:
         heavy = {
@@ -183,7 +223,7 @@ def test_the_command_lines_import_nothing_heavy(root: Path) -> None:
         ),
         ("topology/plan/moves.py", "from fleet.model import FleetMap", "front door"),
         ("topology/plan/moves.py", "from fleet import model", "front door"),
-        ("fleet/agent.py", "import pynvml", "only fleet/sources/nvml_calls.py may"),
+        ("fleet/agent.py", "import pynvml", "only fleet/probe/binding.py may"),
         ("topology/diagram/layout.py", "from matplotlib.figure import Figure", "only topology"),
     ],
 )

@@ -1,13 +1,14 @@
-"""NVML: this node as its NVIDIA driver tells it, in one thread. No clock, no NICs, no sysfs."""
+"""NVML: this node as its NVIDIA driver answered. No calls, no clock, no NICs, no sysfs."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import combinations, groupby
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from fleet.fields import AbsenceReason, GpuUuid, HostName, PciAddress
+from fleet.fields import Absence, AbsenceReason, GpuUuid, HostName
 from fleet.model import (
     SCHEMA_VERSION,
     Allocation,
@@ -26,209 +27,194 @@ from fleet.sources.nvml_answers import (
     Missing,
     above_zero,
     agreed,
-    first_answer,
     looked_up,
     shared_absences,
     then,
 )
-from fleet.sources.nvml_calls import FabricInfo, Handle, PlatformInfo
-from fleet.sources.nvml_links import links_of, pci_address, places_of, ports_of
-from fleet.wiring import (
-    DevicePair,
-    GpuSlot,
-    NumaNode,
-    NvSwitch,
-    P2pState,
-    P2pStatus,
-    PcieLevel,
-    Wiring,
-)
-
-Handles = Sequence[Handle | Missing]
+from fleet.sources.nvml_calls import Calls, FabricInfo, PlatformInfo
+from fleet.sources.nvml_links import pci_address
+from fleet.sources.nvml_state import gpu_processes, gpu_state
+from fleet.sources.nvml_wiring import WiringMemory
+from fleet.state import UnlistedGpu, UnlistedWhy
 
 SOURCE: Final = "nvml"
-_CPU_WORDS: Final = 128
-_NUMA_WORDS: Final = 16
-
-_PCIE_LEVELS: Final = {
-    0: PcieLevel.INTERNAL,
-    10: PcieLevel.PIX,
-    20: PcieLevel.PXB,
-    30: PcieLevel.PHB,
-    40: PcieLevel.NODE,
-    50: PcieLevel.SYS,
+MOST_GPUS: Final = 64
+_OF_GPU: Final = re.compile(r"(?:wiring\.gpus|gpus|states)\[([0-9]+)\]")
+_AT_START: Final[Mapping[int, tuple[str, str]]] = {
+    4: (
+        "no permission to open the NVIDIA devices",
+        "run as a user who may read /dev/nvidia*, or give the container its GPUs",
+    ),
+    9: (
+        "the NVIDIA driver is not loaded",
+        "load it (modprobe nvidia), or map this node from files",
+    ),
+    12: (
+        "libnvidia-ml.so.1 is not found",
+        "install the NVIDIA driver, give the container its GPUs, or map this node from files",
+    ),
+    13: ("the driver is too old for this nvidia-ml-py", "upgrade the NVIDIA driver"),
+    18: (
+        "the loaded driver and its library have different versions",
+        "reload the NVIDIA kernel modules or reboot",
+    ),
+    999: (
+        "the driver gave an unknown error",
+        "start the container again if this is one; else see the kernel log for NVRM",
+    ),
 }
-_P2P_READ: Final = 0  # the binding's constant of this name is a tuple by mistake
-_P2P_WRITE: Final = 1
-_P2P_STATES: Final = {
-    0: P2pState.OK,
-    1: P2pState.CHIPSET,
-    2: P2pState.GPU,
-    3: P2pState.TOPOLOGY,
-    4: P2pState.REGKEY,
-    5: P2pState.UNSUPPORTED,
-    6: P2pState.UNKNOWN,
-}
-_NO_NICS: Final = Missing(AbsenceReason.NOT_ASKED, "NVML lists no NICs")
+_NAMES: Final = ("gpus[%d].uuid", "wiring.gpus[%d].product_name", "wiring.gpus[%d].pci_address")
+_NO_FAULT: Final = frozenset({AbsenceReason.UNSUPPORTED, AbsenceReason.FUNCTION_MISSING})
+_NO_DRIVER: Final = frozenset({9, 12})
 
 
-def read_node(*, host: HostName, now: datetime) -> NodeSnapshot:
-    """This node through NVML; ``now`` (with a zone) is what the caller's clock says.
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the driver said nothing at all; ``is_absent``: there is none, as without GPUs."""
 
-    One lost or forbidden GPU costs only its own data; a node without GPUs is no error.
+    problem: str
+    remedy: str
+    reason: AbsenceReason
+    is_absent: bool
 
-    Raises:
-        NothingCollectedError: no library, no driver, or one that does not answer at all.
+
+def refusal_of(calls: Calls) -> Refusal | None:
+    """Why there is nothing to learn from the driver; None where it started and counted its GPUs."""
+    for name in ("nvmlInit", "nvmlDeviceGetCount"):
+        answered = calls.read(name, by=lambda value: value)
+        if isinstance(answered, Missing):
+            return _refused(answered, calls)
+    return None
+
+
+def _refused(missing: Missing, calls: Calls) -> Refusal:
+    unknown = (f"the driver does not answer ({missing.detail})", "see the kernel log for NVRM")
+    code = missing.code
+    if "nvidia-ml-py" in missing.detail:
+        unknown = (
+            "there is no module pynvml, or not that of nvidia-ml-py",
+            "pip uninstall pynvml and install nvidia-ml-py",
+        )
+    elif missing.reason is AbsenceReason.FUNCTION_MISSING:
+        code = 13
+    problem, remedy = _AT_START.get(code or 0, unknown)
+    return Refusal(problem, remedy, missing.reason, code in _NO_DRIVER)
+
+
+def snapshot_from_calls(
+    calls: Calls,
+    *,
+    host: HostName,
+    collected_at: datetime,
+    state_at: datetime | None = None,
+    memory: WiringMemory | None = None,
+) -> NodeSnapshot:
+    """This node as its driver answered; ``refusal_of`` has found that it did.
+
+    ``state_at``: when health and use were asked for, where later than all else. ``memory``: that of
+    a reader who reads one node again and again.
+
+    A GPU that is lost, forbidden or does not answer costs only its own data: an absence with the
+    path ``gpus[SLOT]`` says why.
     """
     gaps = Gaps()
-    with nvml.session():
-        handles = nvml.device_handles()
-        wiring = _wiring(handles, gaps.below("wiring"))
-        gpus = tuple(_identity(i, h, gaps.below(f"gpus[{i}]")) for i, h in enumerate(handles))
-        versions = _versions(gaps.below("versions"))
-        chassis_serial, tray = _place_in_rack(handles, gaps)
-        allocations = _allocations(handles, gaps)
+    count = calls.number("nvmlDeviceGetCount")
+    gpus = range(min(count, MOST_GPUS) if isinstance(count, int) else 0)
+    wiring = (memory or WiringMemory()).wiring(calls, gpus, gaps)
+    identities = tuple(_identity(calls, gpu, gaps.below(f"gpus[{gpu}]")) for gpu in gpus)
+    versions = _versions(calls, gaps.below("versions"))
+    chassis_serial, chassis_slot, tray = _place_in_rack(calls, gpus, gaps)
+    processes = gpu_processes(calls, gpus)
+    allocations = _allocations(calls, gpus, gaps)
+    open_gpus = [gpu for gpu in gpus if calls.handle(gpu) is True]
+    states = tuple(
+        gpu_state(calls, gpu, len(wiring.gpus[gpu].ports), gaps.below(f"states[{gpu}]"))
+        for gpu in open_gpus
+    )
+    own = _by_gpu(gaps.absences)
+    faults = {gpu: why for gpu in gpus if (why := _fault(calls, gpu, own[gpu])) is not None}
     return NodeSnapshot(
         kind="node_snapshot",
         schema_version=SCHEMA_VERSION,
         host=host,
         wiring=wiring,
-        gpus=gpus,
+        gpus=identities,
         versions=versions,
         chassis_serial=chassis_serial,
+        chassis_slot=chassis_slot,
         tray=tray,
         allocations=allocations,
+        states=states,
+        processes=processes,
+        unlisted_gpus=_excluded(calls, gaps),
         sections=tuple(
-            Section(name=name, source=SOURCE, collected_at=now)
-            for name in (SectionName.DEVICES, SectionName.LINKS, SectionName.USE)
+            Section(name=name, source=SOURCE, collected_at=when)
+            for name, when in (
+                (SectionName.DEVICES, collected_at),
+                (SectionName.LINKS, collected_at),
+                (SectionName.HEALTH, state_at or collected_at),
+                (SectionName.USE, state_at or collected_at),
+            )
         ),
-        absences=shared_absences(gaps.absences, wiring),
+        absences=shared_absences(_told_once(gaps.absences, faults), wiring),
     )
 
 
-def _wiring(handles: Handles, gaps: Gaps) -> Wiring:
-    addresses = tuple(
-        then(nvml.bus_id("nvmlDeviceGetPciInfo", handle), pci_address) for handle in handles
-    )
-    links = tuple(links_of(handle) for handle in handles)
-    places = places_of(addresses, links)
-    gpus = tuple(
-        _gpu_slot(i, handle, addresses[i], gaps.below(f"gpus[{i}]")).model_copy(
-            update={"ports": ports_of(links[i], places, gaps.below(f"gpus[{i}]"))}
-        )
-        for i, handle in enumerate(handles)
-    )
-    gaps.value("nics", _NO_NICS)
-    return Wiring(
-        numa_nodes=_numa_nodes(handles, gpus, gaps),
-        gpus=gpus,
-        nvswitches=tuple(
-            NvSwitch(index=index, pci_address=address)
-            for address, index in places.switches.items()
-            if not isinstance(address, Missing)
+def _by_gpu(absences: Iterable[Absence]) -> Mapping[int, list[Absence]]:
+    own: dict[int, list[Absence]] = defaultdict(list)
+    for absence in absences:
+        if (match := _OF_GPU.match(absence.path)) is not None:
+            own[int(match[1])].append(absence)
+    return own
+
+
+def _fault(calls: Calls, gpu: int, own: Iterable[Absence]) -> Missing | None:
+    """Why a GPU does not answer as a whole: not to be opened, given up, lost, or without a name."""
+    handle = calls.handle(gpu)
+    if isinstance(handle, Missing):
+        return handle
+    if (stop := calls.stop_of(gpu)) is not None:
+        return stop
+    lost = [absence for absence in own if absence.reason is AbsenceReason.GPU_LOST]
+    names = {name % gpu for name in _NAMES}
+    refused = [a for a in own if a.path in names and a.reason not in _NO_FAULT]
+    for absence in lost or (refused if len(refused) == len(_NAMES) else ()):
+        return Missing(absence.reason, absence.detail or absence.reason.value)
+    return None
+
+
+def _roots(gpu: int) -> tuple[str, ...]:
+    return (f"gpus[{gpu}]", f"wiring.gpus[{gpu}]", f"states[{gpu}]")
+
+
+def _told_once(absences: list[Absence], faults: Mapping[int, Missing]) -> list[Absence]:
+    """One absence for each place of a GPU that does not answer, instead of one for each field."""
+
+    def is_told(absence: Absence) -> bool:
+        match = _OF_GPU.match(absence.path)
+        why = faults.get(int(match[1])) if match is not None else None
+        return why is not None and absence.reason is why.reason
+
+    return [
+        *(absence for absence in absences if not is_told(absence)),
+        *(
+            Absence(path=path, reason=why.reason, detail=why.detail)
+            for gpu, why in faults.items()
+            for path in _roots(gpu)
         ),
-        pcie_levels=tuple(_pcie_levels(handles, gaps)),
-        p2p=tuple(_p2p(handles, gaps)),
-    )
+    ]
 
 
-def _gpu_slot(
-    slot: int, handle: Handle | Missing, address: PciAddress | Missing, gaps: Gaps
-) -> GpuSlot:
-    generation = nvml.number("nvmlDeviceGetMaxPcieLinkGeneration", handle)
-    width = nvml.number("nvmlDeviceGetCurrPcieLinkWidth", handle)
-    return GpuSlot(
-        slot=slot,
-        product_name=gaps.value("product_name", nvml.text("nvmlDeviceGetName", handle)),
-        compute_capability=gaps.value("compute_capability", nvml.compute_capability(handle)),
-        memory_bytes=gaps.value("memory_bytes", above_zero(nvml.memory_bytes(handle))),
-        pci_address=gaps.value("pci_address", address),
-        module_id=gaps.value("module_id", nvml.module_id(handle)),
-        numa=gaps.value("numa", _numa(handle)),
-        pcie_generation=gaps.value("pcie_generation", above_zero(generation)),
-        pcie_width=gaps.value("pcie_width", above_zero(width)),
-    )
-
-
-def _numa(handle: Handle | Missing) -> int | Missing:
-    """NUMA node of a GPU's socket. (``nvmlDeviceGetNumaNodeId`` is that of the GPU's memory.)"""
-    name = "nvmlDeviceGetMemoryAffinity"
-
-    def only(nodes: tuple[int, ...]) -> int | Missing:
-        several = f"{name}: names {_ranges(nodes) or 'no NUMA node'}"
-        return nodes[0] if len(nodes) == 1 else Missing(AbsenceReason.UNSUPPORTED, several)
-
-    return then(nvml.affinity(name, handle, _NUMA_WORDS, nvml.NODE_SCOPE), only)
-
-
-def _numa_nodes(handles: Handles, gpus: Iterable[GpuSlot], gaps: Gaps) -> tuple[NumaNode, ...]:
-    cpus: dict[int, list[str | Missing]] = defaultdict(list)
-    for gpu in gpus:
-        if gpu.numa is not None:
-            cpus[gpu.numa].append(_cpu_affinity(handles[gpu.slot]))
-    return tuple(
-        NumaNode(
-            numa=numa,
-            cpu_affinity=gaps.value(f"numa_nodes[{numa}].cpu_affinity", agreed(cpus[numa], "CPUs")),
-        )
-        for numa in sorted(cpus)
-    )
-
-
-def _cpu_affinity(handle: Handle | Missing) -> str | Missing:
-    scoped, plain = "nvmlDeviceGetCpuAffinityWithinScope", "nvmlDeviceGetCpuAffinity"
-    cpus = first_answer(
-        (
-            lambda: nvml.affinity(scoped, handle, _CPU_WORDS, nvml.NODE_SCOPE),
-            lambda: nvml.affinity(plain, handle, _CPU_WORDS),
-        )
-    )
-    none = Missing(AbsenceReason.UNSUPPORTED, f"{scoped}: names no CPU")
-    return then(cpus, lambda numbers: _ranges(numbers) or none)
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Rising numbers as ``0-3,8``."""
-    texts = []
-    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in run]
-        texts.append(f"{members[0]}-{members[-1]}" if len(members) > 1 else f"{members[0]}")
-    return ",".join(texts)
-
-
-def _pairs(handles: Handles) -> Iterator[tuple[int, int]]:
-    return combinations(range(len(handles)), 2)
-
-
-def _pcie_levels(handles: Handles, gaps: Gaps) -> Iterator[DevicePair]:
-    name = "nvmlDeviceGetTopologyCommonAncestor"
-    for a, b in _pairs(handles):
-        told = nvml.number(name, handles[a], handles[b])
-        level = then(told, looked_up(_PCIE_LEVELS, "common ancestor"))
-        known = gaps.value(f"pcie_levels[gpu{a}-gpu{b}]", level)
-        if known is not None:
-            yield DevicePair(a=f"gpu{a}", b=f"gpu{b}", level=known)
-
-
-def _p2p(handles: Handles, gaps: Gaps) -> Iterator[P2pStatus]:
-    name, state = "nvmlDeviceGetP2PStatus", looked_up(_P2P_STATES, "P2P status")
-    for a, b in _pairs(handles):
-        read = then(nvml.number(name, handles[a], handles[b], _P2P_READ), state)
-        write = then(nvml.number(name, handles[a], handles[b], _P2P_WRITE), state)
-        if isinstance(read, Missing) or isinstance(write, Missing):
-            gaps.value(f"p2p[{a}-{b}]", read if isinstance(read, Missing) else write)
-        else:
-            yield P2pStatus(a=a, b=b, read=read, write=write)
-
-
-def _identity(slot: int, handle: Handle | Missing, gaps: Gaps) -> GpuIdentity:
-    uuid = then(nvml.text("nvmlDeviceGetUUID", handle), GpuUuid)
+def _identity(calls: Calls, gpu: int, gaps: Gaps) -> GpuIdentity:
+    uuid = then(calls.text("nvmlDeviceGetUUID", gpu), GpuUuid)
+    part = calls.text("nvmlDeviceGetBoardPartNumber", gpu)
     return GpuIdentity(
-        slot=slot,
+        slot=gpu,
         uuid=gaps.value("uuid", uuid),
-        serial=gaps.value("serial", nvml.text("nvmlDeviceGetSerial", handle)),
-        vbios=gaps.value("vbios", nvml.text("nvmlDeviceGetVbiosVersion", handle)),
-        fabric=gaps.value("fabric", then(nvml.fabric_info(handle), _fabric)),
+        serial=gaps.value("serial", calls.text("nvmlDeviceGetSerial", gpu)),
+        part_number=gaps.value("part_number", part),
+        vbios=gaps.value("vbios", calls.text("nvmlDeviceGetVbiosVersion", gpu)),
+        fabric=gaps.value("fabric", then(nvml.fabric_info(calls, gpu), _fabric)),
     )
 
 
@@ -246,36 +232,64 @@ def _fabric(info: FabricInfo) -> NvlinkFabric | Missing:
     return NvlinkFabric(state=FabricState.DOMAIN, cluster_uuid=cluster, clique=info.clique)
 
 
-def _versions(gaps: Gaps) -> SoftwareVersions:
-    cuda = above_zero(nvml.number("nvmlSystemGetCudaDriverVersion"))
+def _versions(calls: Calls, gaps: Gaps) -> SoftwareVersions:
+    cuda = above_zero(calls.number("nvmlSystemGetCudaDriverVersion"))
     return SoftwareVersions(
-        driver=gaps.value("driver", nvml.text("nvmlSystemGetDriverVersion")),
+        driver=gaps.value("driver", calls.text("nvmlSystemGetDriverVersion")),
         cuda=gaps.value("cuda", then(cuda, lambda n: f"{n // 1000}.{n % 1000 // 10}")),
-        nvml=gaps.value("nvml", nvml.text("nvmlSystemGetNVMLVersion")),
+        nvml=gaps.value("nvml", calls.text("nvmlSystemGetNVMLVersion")),
     )
 
 
-def _place_in_rack(handles: Handles, gaps: Gaps) -> tuple[str | None, int | None]:
+def _place_in_rack(
+    calls: Calls, gpus: Iterable[int], gaps: Gaps
+) -> tuple[str | None, int | None, int | None]:
     def serial_of(platform: PlatformInfo) -> str | Missing:
         return platform.chassis_serial
 
-    platforms = [nvml.platform_info(handle) for handle in handles]
+    platforms = [nvml.platform_info(calls, gpu) for gpu in gpus]
     serials = (then(platform, serial_of) for platform in platforms)
+    slots = (then(platform, lambda known: known.slot) for platform in platforms)
     trays = (then(platform, lambda known: known.tray) for platform in platforms)
     return (
         gaps.value("chassis_serial", agreed(serials, "chassis serial")),
+        gaps.value("chassis_slot", agreed(slots, "chassis slot")),
         gaps.value("tray", agreed(trays, "tray")),
     )
 
 
-def _allocations(handles: Handles, gaps: Gaps) -> tuple[Allocation, ...] | None:
+def _allocations(calls: Calls, gpus: Iterable[int], gaps: Gaps) -> tuple[Allocation, ...] | None:
     """GPUs by process; of a GPU that does not tell its processes, an absence under its name."""
-    answers = [nvml.running_pids(handle) for handle in handles]
-    if all(isinstance(answer, Missing) for answer in answers):
-        gaps.value("allocations", next(iter(answers), NO_GPU))
+
+    def pids_of(found: Any) -> tuple[int, ...]:
+        return tuple(nvml.whole(pid) for pid, _ in found if pid > 0)
+
+    name = "nvmlDeviceGetComputeRunningProcesses"
+    answers = {gpu: calls.read(name, gpu, by=pids_of) for gpu in gpus}
+    if all(isinstance(answer, Missing) for answer in answers.values()):
+        gaps.value("allocations", next(iter(answers.values()), NO_GPU))
         return None
     slots: dict[int, list[int]] = defaultdict(list)
-    for slot, answer in enumerate(answers):
+    for slot, answer in answers.items():
         for pid in sorted(set(gaps.value(f"allocations[gpu{slot}]", answer) or ())):
             slots[pid].append(slot)
     return tuple(Allocation(holder=f"pid {pid}", slots=tuple(slots[pid])) for pid in sorted(slots))
+
+
+def _excluded(calls: Calls, gaps: Gaps) -> tuple[UnlistedGpu, ...]:
+    """GPUs that the driver was told to leave alone."""
+    count = gaps.value("unlisted_gpus", calls.number("nvmlGetExcludedDeviceCount")) or 0
+    name = "nvmlGetExcludedDeviceInfoByIndex"
+    told = [calls.read(name, i, by=_excluded_gpu) for i in range(min(count, MOST_GPUS))]
+    missing = [gpu for gpu in told if isinstance(gpu, Missing)]
+    if missing:
+        gaps.value("unlisted_gpus", missing[0])
+    return tuple(gpu for gpu in told if not isinstance(gpu, Missing))
+
+
+def _excluded_gpu(told: Mapping[str, str]) -> UnlistedGpu | Missing:
+    uuid = GpuUuid(told["uuid"]) if told["uuid"] else None
+    return then(
+        pci_address(told["bus_id"]),
+        lambda address: UnlistedGpu(pci_address=address, why=UnlistedWhy.EXCLUDED, uuid=uuid),
+    )

@@ -69,23 +69,6 @@ def agreed(answers: Iterable[T | Missing], what: str) -> T | Missing:
     return next(iter([*said, *answers]), NO_GPU)
 
 
-def first_answer(forms: Iterable[Callable[[], T | Missing]]) -> T | Missing:
-    """The answer to the newest form of a question that driver and binding both know.
-
-    If there is none: too old, where a form was known and its version refused.
-    """
-    missing = Missing(AbsenceReason.FUNCTION_MISSING, "no form of the call")
-    for form in forms:
-        answer = form()
-        if not isinstance(answer, Missing):
-            return answer
-        if answer.reason not in (AbsenceReason.FUNCTION_MISSING, AbsenceReason.DRIVER_TOO_OLD):
-            return answer
-        if missing.reason is AbsenceReason.FUNCTION_MISSING:
-            missing = answer
-    return missing
-
-
 def above_zero(answer: int | Missing) -> int | Missing:
     """A number of which 0 means that the driver has none."""
     return Missing(AbsenceReason.UNSUPPORTED, "the driver gave 0") if answer == 0 else answer
@@ -100,7 +83,7 @@ def shared_absences(absences: Iterable[Absence], wiring: Wiring) -> tuple[Absenc
         return ports.get(path[: path.find("[*]") + 3], 0)
 
     absences = _folded(absences, r"(?<=\.ports)\[\d+\]", port_count)
-    absences = _folded(absences, r"(?<=gpus)\[\d+\]", lambda _: count)
+    absences = _folded(absences, r"(?:(?<=gpus)|(?<=states))\[\d+\]", lambda _: count)
     pairs = count * (count - 1) // 2
     return tuple(_folded(absences, r"\[(gpu)?\d+-(gpu)?\d+\]", lambda _: pairs))
 

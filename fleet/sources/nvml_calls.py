@@ -1,320 +1,300 @@
-"""NVML calls: the binding, its exceptions turned into reasons, its structs into values. No model.
+"""NVML calls: the answers of a reading, checked, or the reason why there is none. No model.
 
-The only module that imports pynvml. Every call answers with a value or with ``Missing``.
+A reading is untrusted: an answer of another form than its call has is undecodable, never an error.
 """
 
-import ctypes
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NewType, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
-import pynvml
+from pydantic import ValidationError
 
-from fleet.errors import NothingCollectedError
 from fleet.fields import AbsenceReason
-from fleet.sources.nvml_answers import Missing, above_zero, first_answer
+from fleet.reading import Answer, Lacks, NodeReading, Stop, StopReason
+from fleet.sources.nvml_answers import Missing, above_zero
 
 T = TypeVar("T")
-Handle = NewType("Handle", object)
 Field = tuple[int, int]
 """Number of a driver field and its scope (the link, for fields of a link)."""
 
-NODE_SCOPE: Final = 0
+INIT: Final = "nvmlInit()"
 _WORD_BITS: Final = 64
-_MEMORY_V2: Final = 0x02000028
+_LONGEST_TEXT: Final = 1024
 _UNSAID: Final = frozenset({"", "N/A", "[N/A]", "None", "<<<NULL>>>"})
-_UNION: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+_NOT_ASKED: Final = AbsenceReason.NOT_ASKED
 
-_REASONS: Final[Mapping[int, tuple[AbsenceReason, str]]] = {
+REASONS: Final[Mapping[int, tuple[AbsenceReason, str]]] = {
+    1: (AbsenceReason.FAILED, "not initialised"),
     2: (AbsenceReason.UNSUPPORTED, "invalid argument"),
     3: (AbsenceReason.UNSUPPORTED, "not supported"),
     4: (AbsenceReason.NO_PERMISSION, "no permission"),
     6: (AbsenceReason.UNSUPPORTED, "not found"),
+    9: (AbsenceReason.FAILED, "driver not loaded"),
     10: (AbsenceReason.TIMED_OUT, "timeout"),
+    12: (AbsenceReason.FAILED, "library not found"),
     13: (AbsenceReason.FUNCTION_MISSING, "not in this driver"),
     15: (AbsenceReason.GPU_LOST, "GPU is lost"),
     16: (AbsenceReason.GPU_LOST, "GPU needs a reset"),
-    18: (AbsenceReason.DRIVER_TOO_OLD, "driver and library differ"),
+    17: (AbsenceReason.FAILED, "the operating system refused"),
+    18: (AbsenceReason.FAILED, "driver and library differ"),
+    19: (AbsenceReason.FAILED, "in use"),
+    20: (AbsenceReason.FAILED, "out of memory"),
     21: (AbsenceReason.UNSUPPORTED, "no data"),
     25: (AbsenceReason.DRIVER_TOO_OLD, "no version of the struct fits"),
     26: (AbsenceReason.FUNCTION_MISSING, "deprecated"),
+    27: (AbsenceReason.FAILED, "not ready"),
     28: (AbsenceReason.GPU_LOST, "GPU not found"),
+    29: (AbsenceReason.FAILED, "invalid state"),
+    999: (AbsenceReason.FAILED, "unknown error"),
 }
-
-_AT_START: Final[Mapping[int, tuple[str, str]]] = {
-    4: (
-        "no permission to open the NVIDIA devices",
-        "run as a user who may read /dev/nvidia*, or give the container its GPUs",
-    ),
-    9: (
-        "the NVIDIA driver is not loaded",
-        "load it (modprobe nvidia), or map this node from files",
-    ),
-    12: (
-        "libnvidia-ml.so.1 is not found",
-        "install the NVIDIA driver, give the container its GPUs, or map this node from files",
-    ),
-    13: ("the driver is too old for this nvidia-ml-py", "upgrade the NVIDIA driver"),
-    18: (
-        "the loaded driver and its library have different versions",
-        "reload the NVIDIA kernel modules or reboot",
-    ),
-    999: (
-        "the driver gave an unknown error",
-        "start the container again if this is one; else see the kernel log for NVRM",
-    ),
+_STOPPED: Final = {
+    StopReason.TIMED_OUT: AbsenceReason.TIMED_OUT,
+    StopReason.DIED: AbsenceReason.FAILED,
+    StopReason.NOT_STARTED: AbsenceReason.NOT_ASKED,
+}
+_LACKING: Final = {
+    Lacks.BINDING: "not in this nvidia-ml-py",
+    Lacks.DRIVER: "not in this driver (13)",
 }
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """What the driver of one node answered, by call; stops by chapter."""
+
+    answers: Mapping[str, Answer]
+    stops: Mapping[str, Stop] = field(default_factory=dict)
+    _tables: dict[int, Mapping[str, Any]] = field(default_factory=dict, init=False, compare=False)
+
+    def read(self, name: str, *arguments: object, by: Callable[[Any], T | Missing]) -> T | Missing:
+        """What ``by`` makes of a call's value, or why there is none."""
+        key = f"{name}({','.join(map(str, arguments))})"
+        answer = self.answers.get(key)
+        if answer is None:
+            return self._unasked(name, arguments)
+        return value_of(answer, name, by)
+
+    def text(self, name: str, *arguments: object) -> str | Missing:
+        """A call that answers with text; text that says nothing is an absence."""
+        answer = self.read(name, *arguments, by=_text)
+        if answer in _UNSAID:
+            return Missing(AbsenceReason.UNSUPPORTED, f"{name}: printed {answer!r}")
+        return answer
+
+    def number(self, name: str, *arguments: object) -> int | Missing:
+        """A call that answers with a whole number."""
+        return self.read(name, *arguments, by=whole)
+
+    def numbers(self, name: str, *arguments: object) -> tuple[int, ...] | Missing:
+        """A call that answers with a row of whole numbers."""
+        return self.read(name, *arguments, by=wholes)
+
+    def bus_id(self, name: str, *arguments: object) -> str | Missing:
+        """PCI address of a device or of a link's far end, as the driver writes it."""
+        return self.read(name, *arguments, by=_text)
+
+    def bits(self, name: str, *arguments: object) -> tuple[int, ...] | Missing:
+        """Numbers of the bits set in a driver's bit mask of 64-bit words."""
+        return self.read(name, *arguments, by=lambda words: _bits(wholes(words)))
+
+    def field(self, gpu: int, number: int, scope: int = 0) -> int | Missing:
+        """One driver field of a GPU, asked alone or with all others in one call."""
+        told = self.fields(gpu).get(f"{number},{scope}")
+        if type(told) is int:
+            return told
+        name = "nvmlDeviceGetFieldValues"
+        answer = self.answers.get(f"field({gpu},{number},{scope})")
+        if answer is None and told is None:
+            return self._unasked(name, (gpu,))
+        return value_of(answer or _answer_in_table(told), f"field {number}", whole)
+
+    def count(self, gpu: int, number: int, scope: int) -> int | None:
+        """A field that counts something; None where it is not told."""
+        told = self.fields(gpu).get(f"{number},{scope}")
+        return told if type(told) is int and told >= 0 else None
+
+    def fields(self, gpu: int) -> Mapping[str, Any]:
+        """All fields of a GPU that were asked in one call."""
+        if gpu not in self._tables:
+            answer = self.answers.get(f"nvmlDeviceGetFieldValues({gpu})")
+            told = answer.value if answer is not None else None
+            self._tables[gpu] = told if isinstance(told, dict) else {}
+        return self._tables[gpu]
+
+    def handle(self, gpu: int) -> bool | Missing:
+        """Whether the driver lets us open a GPU."""
+        return self.read("nvmlDeviceGetHandleByIndex", gpu, by=bool)
+
+    def stop_of(self, gpu: int) -> Missing | None:
+        """Why the reading of a GPU was given up before its end."""
+        stop = self.stops.get(f"gpu {gpu}")
+        return None if stop is None else stopped(stop)
+
+    def _unasked(self, name: str, arguments: Sequence[object]) -> Missing:
+        """Why there is no answer at all: its GPU refused, or its chapter was given up."""
+        for argument in arguments[:2] if name in _OF_TWO_GPUS else arguments[:1]:
+            gpu = int(str(argument).partition(".")[0])
+            handle = self.answers.get(f"nvmlDeviceGetHandleByIndex({gpu})")
+            if handle is not None and handle.value is None:
+                return value_of(handle, "nvmlDeviceGetHandleByIndex", _nothing)
+            if (why := self.stop_of(gpu)) is not None:
+                return why
+        two = [f"pairs {gpu}" for gpu in arguments[:2]]
+        for chapter in two if name in _OF_TWO_GPUS else ["nvml"]:
+            if (stop := self.stops.get(chapter)) is not None:
+                return stopped(stop)
+        return Missing(_NOT_ASKED, f"{name}: not in the reading")
+
+
+_OF_TWO_GPUS: Final = frozenset({"nvmlDeviceGetTopologyCommonAncestor", "nvmlDeviceGetP2PStatus"})
+
+
+def calls_of(reading: NodeReading) -> Calls:
+    """The driver's answers of a reading."""
+    return Calls(reading.answers, {stop.chapter: stop for stop in reading.stops})
+
+
+def stopped(stop: Stop) -> Missing:
+    """A stop of a chapter as the reason of what it did not bring."""
+    return Missing(_STOPPED[stop.reason], stop.detail or f"given up at {stop.at}")
+
+
+def value_of(answer: Answer, name: str, by: Callable[[Any], T | Missing]) -> T | Missing:
+    """What ``by`` makes of an answer's value; ``name`` begins the detail of what is missing."""
+    if answer.lacks is not None:
+        return Missing(AbsenceReason.FUNCTION_MISSING, f"{name}: {_LACKING[answer.lacks]}")
+    if answer.code is not None:
+        return missing_from_code(name, answer.code)
+    if answer.hex is not None:
+        return Missing(
+            AbsenceReason.UNDECODABLE, f"{name}: bytes {answer.hex}"[:_LONGEST_TEXT].strip()
+        )
+    if answer.odd is not None:
+        return _undecodable(f"{name}: {answer.odd}")
+    try:
+        return by(answer.value)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return _undecodable(f"{name}: {answer.value!r}")
+
+
+def missing_from_code(name: str, code: int) -> Missing:
+    """A return code of NVML as a reason."""
+    unknown = (AbsenceReason.UNDECODABLE, "unexpected return")
+    reason, words = REASONS.get(code, unknown)
+    return Missing(reason, f"{name}: {words} ({code})", code)
+
+
+def whole(value: Any) -> int:
+    """A whole number, nothing that merely looks like one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if type(value) is not int:
+        raise TypeError(value)
+    return value
+
+
+def wholes(value: Any) -> tuple[int, ...]:
+    """A row of whole numbers.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    return tuple(whole(number) for number in value)
+
+
+def _text(value: Any) -> str | Missing:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    told = value.strip()
+    if len(told) > _LONGEST_TEXT:
+        raise ValueError(value)
+    return told
+
+
+def _bits(words: Sequence[int]) -> tuple[int, ...]:
+    return tuple(
+        i * _WORD_BITS + bit
+        for i, word in enumerate(words)
+        if word
+        for bit in range(_WORD_BITS)
+        if word >> bit & 1
+    )
+
+
+def _answer_in_table(told: object) -> Answer:
+    """Why a field has no number; what is no such answer is odd."""
+    try:
+        return Answer.model_validate(told, strict=False)  # its words are plain text here
+    except ValidationError:
+        return Answer(odd=f"{told!r}"[:_LONGEST_TEXT].strip())
+
+
+def _nothing(value: Any) -> Missing:
+    return _undecodable(repr(value))
+
+
+def _undecodable(text: str) -> Missing:
+    return Missing(AbsenceReason.UNDECODABLE, text[:_LONGEST_TEXT].strip())
+
+
+@dataclass(frozen=True, slots=True)
 class FabricInfo:
-    """A GPU's NVLink fabric as the driver words it; ``status`` holds only when completed."""
+    """A GPU's NVLink fabric as the driver words it; ``status`` holds only when completed.
+
+    The health mask is None in the form that has none, the summary in those before the third.
+    """
 
     cluster_uuid: bytes
     status: int
     clique: int
     state: int
+    health_mask: int | None
+    health_summary: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformInfo:
-    """Where a GPU's tray stands in its chassis."""
+    """Where a GPU's tray stands in its chassis; without a chassis serial the rest says nothing."""
 
     chassis_serial: str | Missing
+    slot: int
     tray: int
+    module: int
 
 
-class _FabricStruct(ctypes.Structure):
-    """``nvmlGpuFabricInfo_v3_t`` of nvml.h; v2 is its head, v1 lacks the version word.
-
-    Our own layout: in 12.535 and 12.550 the binding has 80 bytes of UUID where nvml.h has 16, so
-    that state and status read as 0 without any error.
-    """
-
-    _fields_: ClassVar = [
-        ("version", ctypes.c_uint32),
-        ("cluster_uuid", ctypes.c_uint8 * 16),
-        ("status", ctypes.c_uint32),
-        ("clique", ctypes.c_uint32),
-        ("state", ctypes.c_uint8),
-        ("health_mask", ctypes.c_uint32),
-        ("health_summary", ctypes.c_uint8),
-    ]
+def fabric_info(calls: Calls, gpu: int) -> FabricInfo | Missing:
+    """A GPU's place in an NVLink fabric: ``nvmlGpuFabricInfo`` of nvml.h, without its version."""
+    return calls.read("nvmlDeviceGetGpuFabricInfoV", gpu, by=_fabric)
 
 
-class _PlatformStruct(ctypes.Structure):
-    """``nvmlPlatformInfo_v2_t`` of nvml.h.
-
-    Our own layout: the binding's fields are text, which ends at a zero byte and fails above 127.
-    """
-
-    _fields_: ClassVar = [
-        ("version", ctypes.c_uint32),
-        ("ib_guid", ctypes.c_uint8 * 16),
-        ("chassis_serial", ctypes.c_uint8 * 16),
-        ("slot", ctypes.c_uint8),
-        ("tray", ctypes.c_uint8),
-        ("host", ctypes.c_uint8),
-        ("peer_type", ctypes.c_uint8),
-        ("module", ctypes.c_uint8),
-    ]
-
-
-@contextmanager
-def session() -> Iterator[None]:
-    """NVML between init and shutdown.
-
-    Raises:
-        NothingCollectedError: no library, no driver, or one that refuses to start.
-    """
-    started = asked("nvmlInit", read=lambda _: True)
-    if isinstance(started, Missing):
-        raise _refused(started)
-    try:
-        yield
-    finally:
-        asked("nvmlShutdown", read=lambda _: True)
-
-
-def device_handles() -> tuple[Handle | Missing, ...]:
-    """A handle for each GPU the driver lists; a lost or forbidden one is Missing, the rest stay.
-
-    Raises:
-        NothingCollectedError: the driver does not even tell how many there are.
-    """
-    count = number("nvmlDeviceGetCount")
-    if isinstance(count, Missing):
-        raise _refused(count)
-    return tuple(asked("nvmlDeviceGetHandleByIndex", i, read=Handle) for i in range(count))
-
-
-def _refused(missing: Missing) -> NothingCollectedError:
-    unknown = (f"the driver does not answer ({missing.detail})", "see the kernel log for NVRM")
-    if missing.code is None:
-        unknown = (
-            "the module pynvml is not that of nvidia-ml-py",
-            "pip uninstall pynvml and install nvidia-ml-py",
-        )
-    problem, remedy = _AT_START.get(missing.code or 0, unknown)
-    return NothingCollectedError(problem, where="NVML", remedy=remedy)
-
-
-def asked(name: str, *arguments: object, read: Callable[[Any], T | Missing]) -> T | Missing:
-    """What ``read`` makes of a call's result, or why there is none.
-
-    Every exception of the binding ends here. An argument that is missing itself (the handle of a
-    lost GPU) is the answer.
-    """
-    for argument in arguments:
-        if isinstance(argument, Missing):
-            return argument
-    function = getattr(pynvml, name, None)
-    if function is None:
-        return Missing(AbsenceReason.FUNCTION_MISSING, f"{name}: not in this nvidia-ml-py")
-    try:
-        return read(function(*arguments))
-    except pynvml.NVMLError as error:
-        return _missing_from_code(name, error.value)
-    except UnicodeDecodeError as error:
-        return Missing(AbsenceReason.UNDECODABLE, f"{name}: bytes {error.object.hex()}")
-    except getattr(pynvml, "NVMLLibraryMismatchError", ()):
-        return _missing_from_code(name, 13)
-
-
-def _missing_from_code(name: str, code: int) -> Missing:
-    unknown = (AbsenceReason.UNDECODABLE, "unexpected return")
-    reason, words = _REASONS.get(code, unknown)
-    return Missing(reason, f"{name}: {words} ({code})", code)
-
-
-def text(name: str, *arguments: object) -> str | Missing:
-    """A call that answers with text; text that says nothing is an absence."""
-    answer = asked(name, *arguments, read=lambda value: str(value).strip())
-    if answer in _UNSAID:
-        return Missing(AbsenceReason.UNSUPPORTED, f"{name}: printed {answer!r}")
-    return answer
-
-
-def number(name: str, *arguments: object) -> int | Missing:
-    """A call that answers with a whole number."""
-    return asked(name, *arguments, read=int)
-
-
-def bus_id(name: str, *arguments: object) -> str | Missing:
-    """PCI address of a device or of a link's far end, as the driver writes it; may be empty."""
-    return asked(name, *arguments, read=lambda pci: str(pci.busId))
-
-
-def memory_bytes(handle: Handle | Missing) -> int | Missing:
-    """Total memory of a GPU. [B]"""
-    name = "nvmlDeviceGetMemoryInfo"
-    return first_answer(
-        (
-            lambda: asked(name, handle, _MEMORY_V2, read=lambda memory: int(memory.total)),
-            lambda: asked(name, handle, read=lambda memory: int(memory.total)),
-        )
+def _fabric(value: Any) -> FabricInfo:
+    raw = bytes.fromhex(value["hex"])
+    version = whole(value["version"])
+    word = int.from_bytes
+    return FabricInfo(
+        cluster_uuid=raw[:16],
+        status=word(raw[16:20], "little"),
+        clique=word(raw[20:24], "little"),
+        state=raw[24],
+        health_mask=word(raw[28:32], "little") if version else None,
+        health_summary=raw[32] if version >> 24 >= 3 else None,
     )
 
 
-def compute_capability(handle: Handle | Missing) -> str | Missing:
-    """Such as ``9.0``."""
-    name = "nvmlDeviceGetCudaComputeCapability"
-    return asked(name, handle, read=lambda pair: f"{pair[0]}.{pair[1]}")
+def platform_info(calls: Calls, gpu: int) -> PlatformInfo | Missing:
+    """Chassis, slot, tray and module of a GPU: ``nvmlPlatformInfo_v2_t`` without its version."""
 
+    def read(value: Any) -> PlatformInfo | Missing:
+        raw = bytes.fromhex(value["hex"])
+        serial = raw[16:32].rstrip(b"\0")
+        if not serial:
+            none = "nvmlDeviceGetPlatformInfo: no chassis serial"
+            return Missing(AbsenceReason.UNSUPPORTED, none)
+        return PlatformInfo(_printable(serial), slot=raw[32], tray=raw[33], module=raw[36])
 
-def module_id(handle: Handle | Missing) -> int | Missing:
-    """Place of a GPU on its baseboard; GPUs on cards have 0, which is none."""
-    name, module = "nvmlDeviceGetModuleId", ctypes.c_uint()
-
-    # Passed by reference the binding does not check the code; passed by value old ones crash, and
-    # left out new ones share one object among all callers.
-    def checked(code: int) -> int | Missing:
-        return _missing_from_code(name, code) if code else module.value
-
-    return above_zero(asked(name, handle, ctypes.byref(module), read=checked))
-
-
-def affinity(name: str, *arguments: object) -> tuple[int, ...] | Missing:
-    """Numbers of the bits set in a driver's bit mask of 64-bit words."""
-
-    def bits(words: Sequence[int]) -> tuple[int, ...]:
-        return tuple(
-            i * _WORD_BITS + bit
-            for i, word in enumerate(words)
-            for bit in range(_WORD_BITS)
-            if word >> bit & 1
-        )
-
-    return asked(name, *arguments, read=bits)
-
-
-def running_pids(handle: Handle | Missing) -> tuple[int, ...] | Missing:
-    """Processes that compute on a GPU."""
-
-    def pids(processes: Sequence[Any]) -> tuple[int, ...]:
-        return tuple(int(process.pid) for process in processes)
-
-    name = "nvmlDeviceGetComputeRunningProcesses"
-    return first_answer(
-        (lambda: asked(name, handle, read=pids), lambda: asked(f"{name}_v2", handle, read=pids))
-    )
-
-
-def field_values(
-    handle: Handle | Missing, fields: Sequence[Field]
-) -> Mapping[Field, int | Missing]:
-    """Many driver fields in one call; each has its own return code."""
-    values = asked(
-        "nvmlDeviceGetFieldValues",
-        handle,
-        list(fields),
-        read=lambda answered: tuple(_field_value(value) for value in answered),
-    )
-    if isinstance(values, Missing):
-        return dict.fromkeys(fields, values)
-    return dict(zip(fields, values, strict=True))
-
-
-def _field_value(value: Any) -> int | Missing:
-    name = f"field {value.fieldId}"
-    if value.nvmlReturn:
-        return _missing_from_code(name, value.nvmlReturn)
-    member = _UNION[value.valueType] if value.valueType < len(_UNION) else ""
-    found = getattr(value.value, member, math.nan)
-    if not math.isfinite(found):
-        return Missing(AbsenceReason.UNDECODABLE, f"{name}: value type {value.valueType}")
-    return int(found)
-
-
-def fabric_info(handle: Handle | Missing) -> FabricInfo | Missing:
-    """A GPU's place in an NVLink fabric, by the newest struct the driver takes."""
-
-    def form(version: int) -> FabricInfo | Missing:
-        info = _FabricStruct(version=version)
-        name = "nvmlDeviceGetGpuFabricInfoV" if version else "nvmlDeviceGetGpuFabricInfo"
-        start = 0 if version else _FabricStruct.cluster_uuid.offset
-        return asked(name, handle, ctypes.byref(info, start), read=lambda _: _fabric(info))
-
-    return first_answer((lambda: form(0x03000028), lambda: form(0x02000024), lambda: form(0)))
-
-
-def _fabric(info: _FabricStruct) -> FabricInfo:
-    return FabricInfo(bytes(info.cluster_uuid), info.status, info.clique, info.state)
-
-
-def platform_info(handle: Handle | Missing) -> PlatformInfo | Missing:
-    """Chassis and tray of a GPU; without a chassis serial the rest says nothing either."""
-    name, info = "nvmlDeviceGetPlatformInfo", _PlatformStruct(version=0x0200002C)
-
-    def read(_: object) -> PlatformInfo | Missing:
-        raw = bytes(info.chassis_serial).rstrip(b"\0")
-        if not raw:
-            return Missing(AbsenceReason.UNSUPPORTED, f"{name}: no chassis serial")
-        return PlatformInfo(_printable(raw), info.tray)
-
-    return asked(name, handle, ctypes.byref(info), read=read)
+    return calls.read("nvmlDeviceGetPlatformInfo", gpu, by=read)
 
 
 def _printable(raw: bytes) -> str | Missing:
@@ -322,3 +302,18 @@ def _printable(raw: bytes) -> str | Missing:
     if words and words.isascii() and words.isprintable():
         return words
     return Missing(AbsenceReason.UNDECODABLE, f"bytes {raw.hex()}")
+
+
+def memory_of(calls: Calls, gpu: int | str) -> Mapping[str, int] | Missing:
+    """Bytes of a GPU's memory by ``total``, ``used`` and, in the newer form, ``reserved``."""
+
+    def read(value: Any) -> Mapping[str, int]:
+        return {str(name): whole(size) for name, size in value.items()}
+
+    return calls.read("nvmlDeviceGetMemoryInfo", gpu, by=read)
+
+
+def memory_bytes(calls: Calls, gpu: int | str) -> int | Missing:
+    """Total memory of a GPU. [B]"""
+    memory = memory_of(calls, gpu)
+    return memory if isinstance(memory, Missing) else above_zero(memory.get("total", 0))

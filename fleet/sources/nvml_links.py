@@ -6,19 +6,32 @@ from itertools import takewhile
 from typing import Final
 
 from fleet.fields import AbsenceReason, PciAddress
-from fleet.sources import nvml_calls as nvml
 from fleet.sources.nvml_answers import Gaps, Missing, above_zero, looked_up, then
-from fleet.sources.nvml_calls import Handle
+from fleet.sources.nvml_calls import Calls
 from fleet.sources.pci import is_hidden_address, pci_address_from_text
-from fleet.wiring import EndKind, GpuPort, LinkState, PortEnd
+from fleet.wiring import C2cLinks, EndKind, GpuPort, LinkState, PortEnd
 
 MOST_LINKS: Final = 64
 
-_LINK_COUNT: Final = (91, 0)
-_COMMON_SPEED: Final = (90, 0)
+_LINK_COUNT: Final = 91
+_COMMON_SPEED: Final = 90
+_C2C_COUNT: Final = 170
+_C2C_RATE: Final = 172
 _FAR_PORT: Final = 146
 _SPEED: Final = 164
 _STATE: Final = 165
+_VERSION: Final = 166
+FIELDS: Final = (
+    _LINK_COUNT,
+    _COMMON_SPEED,
+    _C2C_COUNT,
+    _C2C_RATE,
+    _FAR_PORT,
+    _SPEED,
+    _STATE,
+    _VERSION,
+)
+"""Driver fields, by number, of which links are made: all that ``Calls.field`` is asked for here."""
 
 _NVLINK_VERSIONS: Final = {
     1: "1.0",
@@ -62,50 +75,57 @@ class Places:
     switches: Mapping[PciAddress | Missing, int]
 
 
-def links_of(handle: Handle | Missing) -> tuple[Link, ...] | Missing:
-    """The links of a GPU, in the driver's order; all their fields come with one call."""
-    count = _link_count(handle)
+def links_of(calls: Calls, gpu: int) -> tuple[Link, ...] | Missing:
+    """The links of a GPU, in the driver's order."""
+    count = _link_count(calls, gpu)
     if isinstance(count, Missing):
         return count
-    ids = (_STATE, _SPEED, _FAR_PORT)
-    asked = [_COMMON_SPEED, *((number, port) for port in range(count) for number in ids)]
-    fields = nvml.field_values(handle, asked) if count else {}
-    return tuple(_link(handle, port, fields) for port in range(count))
+    return tuple(_link(calls, gpu, port) for port in range(count))
 
 
-def _link_count(handle: Handle | Missing) -> int | Missing:
+def _link_count(calls: Calls, gpu: int) -> int | Missing:
     """Links of a GPU; where the driver has no such field, as many as have a state."""
-    count = nvml.field_values(handle, [_LINK_COUNT])[_LINK_COUNT]
+    count = calls.field(gpu, _LINK_COUNT)
     if not isinstance(count, Missing):
         wild = Missing(AbsenceReason.UNDECODABLE, f"{count} NVLinks")
         return count if 0 <= count <= MOST_LINKS else wild
-    states = (nvml.number("nvmlDeviceGetNvLinkState", handle, port) for port in range(MOST_LINKS))
+    states = (calls.number("nvmlDeviceGetNvLinkState", gpu, port) for port in range(MOST_LINKS))
     first = next(states)
     if isinstance(first, Missing):
         return first if count.reason is AbsenceReason.FUNCTION_MISSING else count
     return 1 + sum(1 for _ in takewhile(lambda state: not isinstance(state, Missing), states))
 
 
-def _link(handle: Handle | Missing, port: int, fields: Mapping[nvml.Field, int | Missing]) -> Link:
-    state = fields[_STATE, port]
+def _link(calls: Calls, gpu: int, port: int) -> Link:
+    state = calls.field(gpu, _STATE, port)
     if isinstance(state, Missing):
-        state = nvml.number("nvmlDeviceGetNvLinkState", handle, port)
-    speed = above_zero(fields[_SPEED, port])
+        state = calls.number("nvmlDeviceGetNvLinkState", gpu, port)
+    speed = above_zero(calls.field(gpu, _SPEED, port))
     if isinstance(speed, Missing) and state == 1:
-        common = above_zero(fields[_COMMON_SPEED])
+        common = above_zero(calls.field(gpu, _COMMON_SPEED))
         speed = speed if isinstance(common, Missing) else common
-    version = nvml.number("nvmlDeviceGetNvLinkVersion", handle, port)
-    remote = nvml.bus_id("nvmlDeviceGetNvLinkRemotePciInfo", handle, port)
+    version = above_zero(calls.field(gpu, _VERSION, port))
+    if isinstance(version, Missing):
+        version = calls.number("nvmlDeviceGetNvLinkVersion", gpu, port)
+    remote = calls.bus_id("nvmlDeviceGetNvLinkRemotePciInfo", gpu, port)
     known = then(state, looked_up(_LINK_STATES, "link state"))
     return Link(
         port=port,
         state=LinkState.UNREPORTED if isinstance(known, Missing) else known,
         version=then(version, looked_up(_NVLINK_VERSIONS, "NVLink version")),
         bytes_per_s=then(speed, lambda mbyte_per_s: mbyte_per_s * 1e6),
-        far_port=fields[_FAR_PORT, port],
+        far_port=calls.field(gpu, _FAR_PORT, port),
         remote=then(remote, pci_address),
-        remote_type=nvml.number("nvmlDeviceGetNvLinkRemoteDeviceType", handle, port),
+        remote_type=calls.number("nvmlDeviceGetNvLinkRemoteDeviceType", gpu, port),
     )
+
+
+def c2c_links(calls: Calls, gpu: int) -> C2cLinks | None:
+    """NVLink-C2C to the CPU, where a GPU has it: its links and what one carries, in MB/s."""
+    count, rate = calls.field(gpu, _C2C_COUNT), calls.field(gpu, _C2C_RATE)
+    if isinstance(count, Missing) or isinstance(rate, Missing) or count <= 0 or rate <= 0:
+        return None
+    return C2cLinks(count=count, bytes_per_s=rate * 1e6)
 
 
 def places_of(

@@ -13,11 +13,13 @@ from fleet.fields import HostName
 from fleet.merge import merge_fleets, merge_snapshots
 from fleet.model import FleetMap, NodeSnapshot
 from fleet.naming import counted
-from fleet.sources import nccl_xml, nvidia_smi, nvidia_smi_topo, recorded
+from fleet.reading import NodeReading
+from fleet.sources import nccl_xml, nvidia_smi, nvidia_smi_topo, reading, recorded
 from fleet.store import read_bytes
 
 LARGEST_SOURCE_BYTES: Final = 256 * 2**20
 _HEAD_BYTES: Final = 65536
+_NAME_THEIR_HOST: Final = frozenset({"recorded", "reading"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class FileSource:
 
 
 FILE_SOURCES: Final = (
+    FileSource("reading", "fleetmap reading", reading.recognises, reading.read),
     FileSource("recorded", "fleetmap JSON", recorded.recognises, recorded.read),
     FileSource("nccl_xml", "NCCL topology XML", nccl_xml.recognises, nccl_xml.read),
     FileSource("nvidia_smi", "nvidia-smi -q -x XML", nvidia_smi.recognises, nvidia_smi.read),
@@ -57,11 +60,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What a set of files gave: the map, what was refused, and what is no source at all."""
+    """The map, what was refused, what is no source at all; the reading where this node was read."""
 
     fleet: FleetMap
     refused: tuple[Refusal, ...]
     skipped: tuple[str, ...]
+    reading: NodeReading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ def gather_files(paths: Iterable[Path], *, host: HostName | None = None) -> Gath
     groups = _groups(paths, refused, skipped)
     owned = [(_owner(folder, group, item), item) for folder, group in groups for item in group]
     if host is not None:
-        _refuse_many_machines({owner for owner, item in owned if item.source.name != "recorded"})
+        _refuse_many_machines(
+            {owner for owner, item in owned if item.source.name not in _NAME_THEIR_HOST}
+        )
     fleets = _read_all(owned, host, refused)
     if not fleets:
         raise _nothing(refused, skipped)

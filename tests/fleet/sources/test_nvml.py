@@ -33,6 +33,7 @@ def test_each_section_has_its_source_and_the_time_of_the_caller() -> None:
     assert [(section.name, section.source, section.collected_at) for section in sections] == [
         (SectionName.DEVICES, "nvml", NOON),
         (SectionName.LINKS, "nvml", NOON),
+        (SectionName.HEALTH, "nvml", NOON),
         (SectionName.USE, "nvml", NOON),
     ]
 
@@ -204,8 +205,11 @@ def test_an_old_driver_lacks_functions_and_still_tells_the_rest() -> None:
         "wiring.gpus[0].module_id",
         "wiring.gpus[0].numa",
         "gpus[0].fabric",
+        "states[0].remapped_rows",
         "chassis_serial",
+        "chassis_slot",
         "tray",
+        "unlisted_gpus",
         "allocations",
     }
     assert snapshot.wiring.gpus[0].memory_bytes == 15_843_721_216
@@ -276,7 +280,7 @@ def test_a_driver_without_a_cuda_version_has_none() -> None:
         (15, "gpu_lost"),
         (16, "gpu_lost"),
         (25, "driver_too_old"),
-        (999, "undecodable"),
+        (999, "failed"),
         (12345, "undecodable"),
     ],
 )
@@ -307,7 +311,7 @@ def others_than(snapshot: NodeSnapshot, slot: int) -> tuple[object, ...]:
         ({"handle_code": 15}, "gpu_lost"),
         ({"handle_code": 16}, "gpu_lost"),
         ({"handle_code": 4}, "no_permission"),
-        ({"handle_code": 999}, "undecodable"),
+        ({"handle_code": 999}, "failed"),
         ({"every_code": 15}, "gpu_lost"),
         ({"every_code": 10}, "timed_out"),
     ],
@@ -318,7 +322,7 @@ def test_one_bad_gpu_does_not_cost_the_node(fault: dict[str, int], reason: str) 
     assert [gpu.slot for gpu in snapshot.wiring.gpus] == list(range(8))
     said = {path for path, _ in leaves(snapshot) if "gpus[3]" in path}
     assert said == {"gpus[3].slot", "wiring.gpus[3].slot", "wiring.gpus[3].vendor"}
-    for path in ("gpus[3].uuid", "wiring.gpus[3].ports", "wiring.p2p[3-4]", "allocations[gpu3]"):
+    for path in ("gpus[3]", "wiring.gpus[3]", "states[3]", "allocations[gpu3]"):
         assert reason_of(snapshot, path) == reason
 
 
@@ -333,7 +337,7 @@ def test_when_every_gpu_is_forbidden_the_node_is_still_there() -> None:
     snapshot = snapshot_of(replace(H100, gpus=locked))
     assert len(snapshot.wiring.gpus) == 8
     assert snapshot.allocations is None
-    for path in ("gpus[*].uuid", "wiring.gpus[*].ports", "wiring.p2p[*]", "allocations"):
+    for path in ("gpus[*]", "wiring.gpus[*]", "states[*]", "allocations"):
         assert reason_of(snapshot, path) == "no_permission"
 
 

@@ -1,10 +1,9 @@
 from fleet.fields import Absence, AbsenceReason
-from fleet.sources.nvml_answers import NO_GPU, Missing, agreed, first_answer, shared_absences
+from fleet.sources.nvml_answers import NO_GPU, Missing, agreed, shared_absences
 from fleet.wiring import EndKind, GpuPort, GpuSlot, PortEnd, Wiring
 
 LOST = Missing(AbsenceReason.GPU_LOST, "lost")
 TOO_OLD = Missing(AbsenceReason.DRIVER_TOO_OLD, "old")
-NO_FUNCTION = Missing(AbsenceReason.FUNCTION_MISSING, "none")
 
 
 def gpu(slot: int, ports: int = 0) -> GpuSlot:
@@ -57,19 +56,6 @@ def test_pairs_are_joined_when_all_lack_the_same() -> None:
     pairs = ["wiring.p2p[0-1]", "wiring.p2p[0-2]", "wiring.p2p[1-2]"]
     assert shared_paths(wiring, *pairs) == ["wiring.p2p[*]"]
     assert shared_paths(wiring, *pairs[:2]) == pairs[:2]
-
-
-def test_the_first_form_that_is_known_answers() -> None:
-    assert first_answer((lambda: NO_FUNCTION, lambda: TOO_OLD, lambda: 7, lambda: 8)) == 7
-
-
-def test_a_refusal_that_no_older_form_would_change_ends_the_search() -> None:
-    assert first_answer((lambda: LOST, lambda: 7)) == LOST
-
-
-def test_too_old_is_said_rather_than_missing() -> None:
-    assert first_answer((lambda: NO_FUNCTION, lambda: TOO_OLD, lambda: NO_FUNCTION)) == TOO_OLD
-    assert first_answer((lambda: NO_FUNCTION,)) == NO_FUNCTION
 
 
 def test_answers_agree_over_what_is_missing() -> None:

@@ -1,27 +1,35 @@
 import ctypes
+import math
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fleet.console import ExitCode
-from fleet.errors import SourceError
-from fleet.sources import nvml_calls
-from fleet.sources.nvml import read_node
+from fleet.probe import binding
+from fleet.reading import Answer
+from fleet.sources.nvml import refusal_of, snapshot_from_calls
 from fleet.sources.nvml_answers import Missing
-from tests.fakes.nvml import HOST, NOON, detail_of, installed, reason_of, snapshot_of
-from tests.fakes.nvml_profiles import FakePlatform, FakeProfile, profile_named
+from fleet.sources.nvml_calls import Calls
+from tests.contracts import assert_honest
+from tests.fakes.nvml import (
+    HOST,
+    NOON,
+    asked_here,
+    detail_of,
+    installed,
+    reason_of,
+    refusal,
+    snapshot_of,
+)
+from tests.fakes.nvml_profiles import FakePlatform, profile_named
 
 H100, V100, GB200 = (profile_named(name) for name in ("h100-8", "v100-2", "gb200-4"))
 L40S, T4 = profile_named("l40s-2"), profile_named("t4-1")
-
-
-def refusal_of(profile: FakeProfile) -> SourceError:
-    with installed(profile) as lib, pytest.raises(SourceError) as caught:
-        read_node(host=HOST, now=NOON)
-    assert lib.running == 0
-    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -37,18 +45,17 @@ def refusal_of(profile: FakeProfile) -> SourceError:
 def test_a_driver_that_does_not_start_is_told_with_a_remedy(
     code: int, problem: str, remedy: str
 ) -> None:
-    error = refusal_of(replace(H100, init_code=code))
-    assert error.where == "NVML"
-    assert problem in error.problem
-    assert remedy in error.remedy
+    told = refusal(replace(H100, init_code=code))
+    assert problem in told.problem
+    assert remedy in told.remedy
 
 
 def test_a_driver_that_cannot_count_its_gpus_is_told_and_shut_down() -> None:
-    assert "unknown error" in refusal_of(replace(H100, count_code=999)).problem
+    assert "unknown error" in refusal(replace(H100, count_code=999)).problem
 
 
 def test_a_library_too_old_to_start_is_told() -> None:
-    assert "too old" in refusal_of(H100.lacking("nvmlInitWithFlags")).problem
+    assert "too old" in refusal(H100.lacking("nvmlInitWithFlags")).problem
 
 
 @pytest.fixture
@@ -63,46 +70,54 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_library")
 def test_a_node_without_the_library_is_told_what_would_do() -> None:
-    with pytest.raises(
-        SourceError, match=r"NVML: libnvidia-ml\.so\.1 is not found; install"
-    ) as caught:
-        read_node(host=HOST, now=NOON)
-    assert caught.value.exit_code == ExitCode.NOTHING_COLLECTED
+    told = refusal_of(Calls(asked_here().answers))
+    assert told is not None
+    assert told.is_absent
+    assert told.problem == "libnvidia-ml.so.1 is not found"
+    assert told.remedy.startswith("install the NVIDIA driver")
 
 
-@pytest.mark.usefixtures("no_library")
-def test_no_exception_of_the_binding_hangs_on_to_ours() -> None:
-    with pytest.raises(SourceError) as caught:
-        read_node(host=HOST, now=NOON)
-    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
+@pytest.mark.parametrize("shell", [SimpleNamespace(), SimpleNamespace(NVMLError=ValueError)])
+def test_another_module_named_pynvml_is_told(
+    shell: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", shell)
+    told = refusal_of(Calls(asked_here().answers))
+    assert told is not None
+    assert "not that of nvidia-ml-py" in told.problem
+    assert not told.is_absent
 
 
-def test_another_module_named_pynvml_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = SimpleNamespace(NVMLError=pynvml.NVMLError)
-    monkeypatch.setattr(nvml_calls, "pynvml", shell)
-    with pytest.raises(SourceError, match="not that of nvidia-ml-py"):
-        read_node(host=HOST, now=NOON)
-
-
-def test_the_library_is_shut_down_when_the_reader_fails() -> None:
-    def fail() -> None:
-        with nvml_calls.session():
-            assert lib.running == 1
-            raise ZeroDivisionError
-
-    with installed(H100) as lib:
-        with pytest.raises(ZeroDivisionError):
-            fail()
-        assert lib.running == 0
+def test_no_binding_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    told = refusal_of(Calls(asked_here().answers))
+    assert told is not None
+    assert "no module pynvml" in told.problem
 
 
 def test_the_binding_is_left_as_it_was_found() -> None:
     before = (pynvml.nvmlLib, pynvml._nvmlLib_refcount, dict(pynvml._nvmlGetFunctionPointer_cache))
     with installed(H100):
-        read_node(host=HOST, now=NOON)
+        asked_here()
         assert pynvml._nvmlLib_refcount == before[1]
     after = (pynvml.nvmlLib, pynvml._nvmlLib_refcount, dict(pynvml._nvmlGetFunctionPointer_cache))
     assert after == before
+
+
+def test_each_call_is_announced_before_it_is_made() -> None:
+    with installed(H100):
+        kept = asked_here()
+    from_memory = "nvmlDeviceGetNvLinkRemoteDeviceType("  # of an address that was asked about
+    made = {key for key in kept.answers if not key.startswith(from_memory)}
+    assert made <= set(kept.asked)
+
+
+def test_one_far_end_is_asked_about_once_in_a_reading() -> None:
+    with installed(H100) as lib:
+        kept = asked_here()
+    assert lib.calls.count("nvmlDeviceGetNvLinkRemoteDeviceType") == 4, "one for each NVSwitch"
+    types = [k for k in kept.answers if k.startswith("nvmlDeviceGetNvLinkRemoteDeviceType(")]
+    assert len(types) == 8 * 18
 
 
 def test_a_mismatch_outside_the_binding_s_hierarchy_is_caught() -> None:
@@ -236,15 +251,23 @@ def test_the_cpus_step_down_to_the_form_without_a_scope() -> None:
     assert snapshot_of(profile).wiring.numa_nodes[1].cpu_affinity == "56-111,168-223"
 
 
+def answer_of_field(
+    monkeypatch: pytest.MonkeyPatch, *, kind: int, code: int = 0, **member: float
+) -> dict[str, Any]:
+    values = (pynvml.c_nvmlFieldValue_t * 1)()
+    values[0].valueType, values[0].nvmlReturn = kind, code
+    for name, number in member.items():
+        setattr(values[0].value, name, number)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetFieldValues", lambda handle, fields: values)
+    return binding.field_values(object(), [(91, 0)])[91, 0]
+
+
 @pytest.mark.parametrize("kind", [7, 200])
 def test_a_field_of_an_unknown_value_type_is_undecodable(
     kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    value = SimpleNamespace(fieldId=91, nvmlReturn=0, valueType=kind, value=SimpleNamespace())
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetFieldValues", lambda handle, fields: [value])
-    answer = nvml_calls.field_values(nvml_calls.Handle(object()), [(91, 0)])[91, 0]
-    assert isinstance(answer, Missing)
-    assert answer.reason == "undecodable"
+    answer = answer_of_field(monkeypatch, kind=kind)
+    assert answer == {"odd": f"value type {kind}"}
 
 
 @pytest.mark.parametrize(
@@ -252,19 +275,72 @@ def test_a_field_of_an_unknown_value_type_is_undecodable(
     [
         (0, "dVal", 18.0),
         (1, "uiVal", 18),
-        (2, "ulVal", 18),
-        (3, "ullVal", 18),
-        (4, "sllVal", 18),
-        (5, "siVal", 18),
+        (2, "ulVal", 2**40),
+        (3, "ullVal", 2**63),
+        (4, "sllVal", -18),
+        (5, "siVal", -18),
         (6, "usVal", 18),
     ],
 )
 def test_a_field_is_read_by_its_value_type(
     kind: int, member: str, number: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    value = pynvml.c_nvmlFieldValue_t()
-    value.valueType = kind
-    setattr(value.value, member, number)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetFieldValues", lambda handle, fields: [value])
-    answers = nvml_calls.field_values(nvml_calls.Handle(object()), [(91, 0)])
-    assert answers[91, 0] == 18
+    answer = answer_of_field(monkeypatch, kind=kind, **{member: number})
+    assert answer == {"value": number}
+
+
+def test_a_field_s_own_return_code_counts_and_not_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert answer_of_field(monkeypatch, kind=3, code=3, ullVal=7) == {"code": 3}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_field_without_a_finite_number_is_undecodable(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answer_of_field(monkeypatch, kind=0, dVal=number) == {"odd": "value type 0"}
+
+
+def test_fields_in_another_layout_than_nvml_h_has_are_undecodable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longer = (ctypes.c_uint8 * 48 * 1)()
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetFieldValues", lambda handle, fields: longer)
+    answer = binding.field_values(object(), [(91, 0)])[91, 0]
+    assert answer == {"odd": "ValueError: 48 bytes of 1 fields"}
+
+
+def calls_with(**answer: Any) -> Calls:
+    return Calls({"nvmlDeviceGetX(0)": Answer(**answer)})
+
+
+@pytest.mark.parametrize("value", [None, "8", 8.0, True, [8], {"n": 8}])
+def test_a_number_that_is_none_is_undecodable(value: object) -> None:
+    answer = calls_with(value=value).number("nvmlDeviceGetX", 0)
+    assert isinstance(answer, Missing)
+    assert answer.reason == "undecodable"
+
+
+@pytest.mark.parametrize("value", [None, 8, ["a"], "x" * 2000])
+def test_a_text_that_is_none_is_undecodable(value: object) -> None:
+    answer = calls_with(value=value).text("nvmlDeviceGetX", 0)
+    assert isinstance(answer, Missing)
+    assert answer.reason == "undecodable"
+
+
+ANYTHING = st.recursive(
+    st.none() | st.integers() | st.text() | st.floats(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@given(ANYTHING)
+def test_no_answer_of_whatever_form_is_an_error(value: object) -> None:
+    names = ("PciInfo", "MemoryInfo", "GpuFabricInfoV", "PlatformInfo", "UtilizationRates")
+    more = ("ComputeRunningProcesses", "ProcessUtilization", "RemappedRows", "EccMode", "MigMode")
+    keys = [f"nvmlDeviceGet{name}(0)" for name in names + more]
+    answers = {key: Answer(value=value) for key in keys}
+    counted = {"nvmlDeviceGetCount()": 1, "nvmlDeviceGetHandleByIndex(0)": True}
+    answers |= {key: Answer(value=number) for key, number in counted.items()}
+    assert_honest(snapshot_from_calls(Calls(answers), host=HOST, collected_at=NOON))

@@ -3,9 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.sources.nvml import read_node
 from fleet.wiring import EndKind, GpuPort, LinkState, PortEnd
-from tests.fakes.nvml import HOST, NOON, detail_of, installed, reason_of, snapshot_of
+from tests.fakes.nvml import asked_here, detail_of, installed, reason_of, snapshot_of
 from tests.fakes.nvml_profiles import FakeProfile, profile_named
 
 H100, V100, GB200 = (profile_named(name) for name in ("h100-8", "v100-2", "gb200-4"))
@@ -41,7 +40,7 @@ def test_a_port_has_its_number_far_port_version_state_and_rate() -> None:
 
 def test_all_links_of_a_gpu_are_read_with_one_call_after_the_count() -> None:
     with installed(H100) as lib:
-        read_node(host=HOST, now=NOON)
+        asked_here()
     assert lib.calls.count("nvmlDeviceGetFieldValues") == 2 * 8
     assert "nvmlDeviceGetNvLinkState" not in lib.calls
 

@@ -190,7 +190,7 @@ def test_input_that_is_refused_does_not_cost_the_others(tmp_path: Path) -> None:
 def test_named_file_of_no_kind_is_refused_with_the_kinds_there_are(tmp_path: Path) -> None:
     write(tmp_path, {"good.xml": TOPOLOGY, "notes.txt": "hello"})
     (refusal,) = gathered(tmp_path / "good.xml", tmp_path / "notes.txt").refused
-    assert refusal.reason.startswith("no source we know; expected one of: fleetmap JSON, NCCL top")
+    assert refusal.reason.startswith("no source we know; expected one of: fleetmap reading, flee")
     for source in FILE_SOURCES:
         assert source.title in refusal.reason
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
-from fleet.fields import UNREPORTED, Absence, AbsenceReason, FrozenModel, Keyed, is_said
+from fleet.fields import UNREPORTED, Absence, AbsenceReason, FrozenModel, is_keyed, is_said
 from fleet.model import (
     SCHEMA_VERSION,
     Cable,
@@ -22,7 +22,8 @@ from fleet.model import (
     Switch,
 )
 from fleet.naming import natural_key
-from fleet.shapes import Fit, find_shapes, fit_to_shapes, node_wirings, renumbered
+from fleet.shapes import Fit, find_shapes, fit_to_shapes, node_wirings
+from fleet.slots import renumbered
 from fleet.wiring import NodeShape, Wiring
 
 SOURCE_RANK: Final = ("nvml", "nccl_xml", "nvidia_smi", "nvidia_smi_topo")
@@ -334,7 +335,7 @@ def _is_unsaid(value: object) -> bool:
 def _joined_lists(
     path: str, ours: tuple[Any, ...], theirs: tuple[Any, ...], say: _Say
 ) -> tuple[Any, ...]:
-    if not all(isinstance(element, Keyed) for element in (*ours, *theirs)):
+    if not all(is_keyed(element) for element in (*ours, *theirs)):
         return tuple(dict.fromkeys((*ours, *theirs)))
     by_key = {element.key: element for element in ours}
     for element in theirs:

@@ -10,21 +10,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any, Final
 
 from fleet.errors import SnapshotError
 from fleet.fields import UNREPORTED, FrozenModel, Keyed, Scalar, ShapeId
 from fleet.model import Deviation, FleetMap, Node, SlotAddress
+from fleet.slots import is_silent, renumbered, silenced, without_pairs
 from fleet.wiring import (
-    DevicePair,
-    EndKind,
     GpuPort,
     GpuSlot,
     LinkState,
     NicSlot,
     NodeShape,
-    P2pStatus,
     Wiring,
     wiring_problems,
 )
@@ -35,7 +32,6 @@ MAY_DEVIATE: Final = frozenset(
 MAY_BE_MISSING: Final = frozenset({"gpus", "nvswitches", "nics", "ports"})
 _WITH_ADDRESS: Final = ("bridges", "gpus", "nvswitches", "nics")
 _NOT_COMPARED: Final = frozenset({"id", "pci_address"})
-_BY_SLOT: Final = attrgetter("slot")
 _STEP: Final = re.compile(r"(?P<name>\w+)(?:\[(?P<key>[^\]]+)\])?\.?")
 
 
@@ -112,8 +108,9 @@ def fit_to_shape(shape: NodeShape, wiring: Wiring) -> Fit | None:
     try:
         gpus, nics = _slot_moves(shape.gpus, wiring.gpus), _slot_moves(shape.nics, wiring.nics)
         aligned = renumbered(wiring, gpus, nics)
-        deviations = tuple(_differences(_without_missing(shape, aligned), aligned, ""))
-        missing = tuple(_missing(shape, aligned))
+        expected, silent = _without_silent(_without_missing(shape, aligned), aligned)
+        deviations = tuple(_differences(expected, aligned, ""))
+        missing = (*_missing(shape, aligned), *silent)
     except OtherWiringError:
         return None
     return Fit(
@@ -141,7 +138,10 @@ def wiring_of(
     for deviation in deviations:
         try:
             steps = [(step["name"], step["key"]) for step in _STEP.finditer(deviation.path)]
-            document = _changed(document, steps, deviation)
+            if len(steps) == 1 and steps[0][0] == "gpus" and deviation.observed == UNREPORTED:
+                document = _with_silence(document, int(steps[0][1] or ""))
+            else:
+                document = _changed(document, steps, deviation)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise SnapshotError(
                 f"{deviation.observed!r} is no value of {deviation.path} in shape {shape.id}",
@@ -149,11 +149,18 @@ def wiring_of(
                 remedy="take the path and the type from the shape",
             ) from None
     assert isinstance(document, Wiring)
-    document = _without_pairs(document, gone)
+    document = without_pairs(document, gone)
     for problem in wiring_problems(document):
         raise SnapshotError(problem, field="deviations", remedy="say what became of it too")
     by_path = {address.path: address.pci_address for address in addresses}
     return _with_addresses(document, by_path) if by_path else document
+
+
+def _with_silence(document: FrozenModel, slot: int) -> Wiring:
+    assert isinstance(document, Wiring)
+    if slot not in [gpu.slot for gpu in document.gpus]:
+        raise LookupError(slot)
+    return silenced(document, slot)
 
 
 def node_wirings(fleet: FleetMap) -> Iterator[tuple[Node, Wiring]]:
@@ -165,50 +172,6 @@ def node_wirings(fleet: FleetMap) -> Iterator[tuple[Node, Wiring]]:
         if key not in wirings:
             wirings[key] = wiring_of(shapes[node.shape], node.deviations, node.addresses)
         yield node, wirings[key]
-
-
-def renumbered(wiring: Wiring, gpus: Mapping[int, int], nics: Mapping[int, int]) -> Wiring:
-    """The wiring with slots renamed, in their order; one that is not named keeps its number."""
-    if not gpus and not nics:
-        return wiring
-    return wiring.model_copy(
-        update={
-            "gpus": tuple(sorted((_renamed_gpu(g, gpus) for g in wiring.gpus), key=_BY_SLOT)),
-            "nics": tuple(sorted((_renamed_nic(n, nics) for n in wiring.nics), key=_BY_SLOT)),
-            "pcie_levels": tuple(_renamed_pair(p, gpus, nics) for p in wiring.pcie_levels),
-            "p2p": tuple(
-                p.model_copy(update={"a": gpus.get(p.a, p.a), "b": gpus.get(p.b, p.b)})
-                for p in wiring.p2p
-            ),
-        }
-    )
-
-
-def _renamed_nic(nic: NicSlot, nics: Mapping[int, int]) -> NicSlot:
-    return nic.model_copy(update={"slot": nics.get(nic.slot, nic.slot)})
-
-
-def _renamed_gpu(gpu: GpuSlot, gpus: Mapping[int, int]) -> GpuSlot:
-    def end_renamed(index: int | None) -> int | None:
-        return None if index is None else gpus.get(index, index)
-
-    ports = tuple(
-        port.model_copy(
-            update={"end": port.end.model_copy(update={"index": end_renamed(port.end.index)})}
-        )
-        if port.end.kind is EndKind.GPU
-        else port
-        for port in gpu.ports
-    )
-    return gpu.model_copy(update={"slot": gpus.get(gpu.slot, gpu.slot), "ports": ports})
-
-
-def _renamed_pair(pair: DevicePair, gpus: Mapping[int, int], nics: Mapping[int, int]) -> DevicePair:
-    def renamed(name: str) -> str:
-        slots, slot = (gpus, nics)[name.startswith("nic")], int(name[3:])
-        return f"{name[:3]}{slots.get(slot, slot)}"
-
-    return pair.model_copy(update={"a": renamed(pair.a), "b": renamed(pair.b)})
 
 
 def _slot_moves(
@@ -241,26 +204,30 @@ def _without_missing(expected: Wiring, observed: Wiring) -> Wiring:
         name: tuple(e for e in getattr(expected, name) if f"{name}[{e.key}]" not in gone)
         for name in MAY_BE_MISSING - {"ports"}
     }
-    return _without_pairs(expected.model_copy(update=update), gone)
+    return without_pairs(expected.model_copy(update=update), gone)
 
 
-def _without_pairs(wiring: Wiring, gone: set[str]) -> Wiring:
-    """Drop the rows of pairs of which one device is gone."""
+def _without_silent(expected: Wiring, observed: Wiring) -> tuple[Wiring, tuple[Deviation, ...]]:
+    """What is expected of a node of whose silent GPUs the driver tells nothing; that as deviations.
 
-    def stays(pair: DevicePair | P2pStatus) -> bool:
-        names = (
-            (pair.a, pair.b) if isinstance(pair, DevicePair) else (f"gpu{pair.a}", f"gpu{pair.b}")
-        )
-        return not any(f"{name[:3]}s[{name[3:]}]" in gone for name in names)
-
-    if not gone:
-        return wiring
-    return wiring.model_copy(
-        update={
-            "pcie_levels": tuple(pair for pair in wiring.pcie_levels if stays(pair)),
-            "p2p": tuple(pair for pair in wiring.p2p if stays(pair)),
-        }
-    )
+    A PCIe level can be known of a silent GPU all the same, from the kernel: each that is not is a
+    deviation of its own.
+    """
+    deviations: list[Deviation] = []
+    levels = {pair.key for pair in observed.pcie_levels}
+    for slot in [gpu.slot for gpu in observed.gpus if is_silent(gpu, observed)]:
+        less = silenced(expected, slot)
+        if less == expected:
+            continue
+        name = f"gpu{slot}"
+        unknown = [
+            pair for pair in less.pcie_levels if name in (pair.a, pair.b) and pair.key not in levels
+        ]
+        deviations.append(Deviation(path=f"gpus[{slot}]", expected="told", observed=UNREPORTED))
+        deviations += (Deviation(path=f"pcie_levels[{p.key}]", expected=p.level) for p in unknown)
+        known = tuple(pair for pair in less.pcie_levels if pair not in unknown)
+        expected = less.model_copy(update={"pcie_levels": known})
+    return expected, tuple(deviations)
 
 
 def _differences(

@@ -37,6 +37,7 @@ LONGEST_SPEC: Final = 1024
 RACKS_PER_ROW: Final = 10
 _DIGITS: Final = re.compile("[0-9]{1,9}")
 _NAMESPACE: Final = uuid.UUID("0d5f7a52-6c0e-5d3b-9c58-3d8f5f6a4e11")
+_TOLD: Final = tuple(name for name in SectionName if name is not SectionName.HEALTH)
 _NOT_ASKED: Final = (
     Absence(
         path="versions", reason=AbsenceReason.NOT_ASKED, detail="a synthetic node runs nothing"
@@ -201,7 +202,7 @@ def _snapshot(spec: FleetSpec, i: int, host: HostName, wiring: Wiring) -> NodeSn
             position=position,
         ),
         allocations=held,
-        sections=tuple(Section(name=name, source="synthetic") for name in SectionName),
+        sections=tuple(Section(name=name, source="synthetic") for name in _TOLD),
         absences=_NOT_ASKED,
     )
 

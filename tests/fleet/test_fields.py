@@ -169,6 +169,7 @@ def test_reason_outside_the_list_is_refused() -> None:
         "timed_out",
         "gpu_lost",
         "undecodable",
+        "failed",
         "not_asked",
     ]
 

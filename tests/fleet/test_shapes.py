@@ -244,6 +244,56 @@ def test_renumbered_driver_is_understood_by_pci_address() -> None:
     assert fit.deviations == (Deviation(path="gpus[1]", expected="present"),)
 
 
+def silent(slot: int) -> Wiring:
+    """A healthy node, of one GPU of which the driver tells nothing but where it is."""
+    healthy = with_pairs(make_wiring())
+    gpus = tuple(silenced_gpu(gpu) if gpu.slot == slot else gpu for gpu in healthy.gpus)
+    p2p = tuple(pair for pair in healthy.p2p if slot not in (pair.a, pair.b))
+    return healthy.model_copy(update={"gpus": gpus, "p2p": p2p})
+
+
+def silenced_gpu(gpu: GpuSlot) -> GpuSlot:
+    told = {"slot", "vendor", "pci_address", "numa", "bridge", "pcie_generation", "pcie_width"}
+    return GpuSlot(**{name: getattr(gpu, name) for name in told})
+
+
+def test_a_silent_gpu_is_one_deviation_and_not_one_for_each_field() -> None:
+    shapes = find_shapes([with_pairs(make_wiring()), silent(2)])
+    assert len(shapes) == 1
+    fit = fit_to_shapes(shapes, silent(2))
+    assert fit is not None
+    assert fit.deviations == (Deviation(path="gpus[2]", expected="told", observed="unreported"),)
+    assert wiring_of(fit.shape, fit.deviations, fit.addresses) == silent(2)
+
+
+def test_levels_unknown_of_a_silent_gpu_are_deviations_of_their_own() -> None:
+    less = silent(2)
+    levels = tuple(pair for pair in less.pcie_levels if pair.key != "gpu0-gpu2")
+    less = less.model_copy(update={"pcie_levels": levels})
+    shapes = find_shapes([with_pairs(make_wiring()), less])
+    fit = fit_to_shapes(shapes, less)
+    assert fit is not None
+    assert [d.path for d in fit.deviations] == ["gpus[2]", "pcie_levels[gpu0-gpu2]"]
+    assert wiring_of(fit.shape, fit.deviations, fit.addresses) == less
+
+
+def test_a_silent_gpu_with_half_its_lanes_deviates_in_both() -> None:
+    less = silent(1)
+    gpus = tuple(g.model_copy(update={"pcie_width": 8}) if g.slot == 1 else g for g in less.gpus)
+    less = less.model_copy(update={"gpus": gpus})
+    shapes = find_shapes([with_pairs(make_wiring()), less])
+    fit = fit_to_shapes(shapes, less)
+    assert fit is not None
+    assert [d.path for d in fit.deviations] == ["gpus[1]", "gpus[1].pcie_width"]
+    assert wiring_of(fit.shape, fit.deviations) == less
+
+
+def test_a_deviation_of_a_gpu_that_no_shape_has_is_refused() -> None:
+    (shape,) = find_shapes([make_wiring()])
+    with pytest.raises(SnapshotError, match=r"gpus\[9\]"):
+        wiring_of(shape, [Deviation(path="gpus[9]", expected="told", observed="unreported")])
+
+
 def test_port_down_says_what_was_expected() -> None:
     wiring = make_wiring(gpus=2)
     gpu = wiring.gpus[1].model_copy(

@@ -9,6 +9,7 @@ from fleet.errors import FleetError
 
 if TYPE_CHECKING:
     from fleet.check import Finding, Severity, check_fleet
+    from fleet.faults import device_faults
     from fleet.fields import HostName
     from fleet.merge import merge_fleets, merge_snapshots
     from fleet.model import Cable, CableEnd, FleetMap, Node, NodeSnapshot, Switch
@@ -37,6 +38,7 @@ _HOME = {
     "HostName": "fields",
     "merge_fleets": "merge",
     "merge_snapshots": "merge",
+    "device_faults": "faults",
     "Cable": "model",
     "CableEnd": "model",
     "FleetMap": "model",
@@ -87,6 +89,7 @@ __all__ = [
     "Switch",
     "Wiring",
     "check_fleet",
+    "device_faults",
     "fleet_from_spec",
     "load_fleet",
     "merge_fleets",

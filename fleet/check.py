@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Final
 
-from fleet.fields import FrozenModel
+from fleet.faults import device_faults
+from fleet.fields import FrozenModel, path_matches
+from fleet.health import symptoms
 from fleet.model import CableEnd, Deviation, FabricState, FleetMap, Node
 from fleet.shapes import node_wirings
 from fleet.wiring import EndKind, GpuSlot, LinkState, Wiring
@@ -51,13 +53,19 @@ def _conflict_findings(fleet: FleetMap) -> Iterator[Finding]:
 
 def _node_findings(fleet: FleetMap) -> Iterator[Finding]:
     for node in fleet.nodes:
+        silent = {f"{fault.kind}s[{fault.slot}]" for fault in device_faults(node)}
         for deviation in node.deviations:
-            yield _deviation_finding(node, deviation)
+            if deviation.path not in silent:  # told below, with its reason
+                yield _deviation_finding(node, deviation)
         for gpu in node.gpus:
             if gpu.fabric is not None and gpu.fabric.state is FabricState.BROKEN:
                 where = f"nodes[{node.host}].gpus[{gpu.slot}].fabric"
                 text = "the driver completed the fabric with an error"
                 yield _finding("fabric_broken", Severity.ERROR, where, text)
+        for symptom in symptoms(node):
+            severity = Severity.ERROR if symptom.is_error else Severity.WARNING
+            where = f"nodes[{node.host}].{symptom.where}"
+            yield _finding(symptom.code, severity, where, symptom.text)
 
 
 def _deviation_finding(node: Node, deviation: Deviation) -> Finding:
@@ -67,6 +75,9 @@ def _deviation_finding(node: Node, deviation: Deviation) -> Finding:
         text = f"its shape {node.shape} has this {kind}, the node does not"
         return _finding(f"{kind}_missing", Severity.ERROR, where, text)
     leaf = deviation.path.rpartition(".")[2]
+    if leaf.startswith("gpus["):
+        text = f"the driver tells nothing of it; its shape {node.shape} has a GPU here"
+        return _finding("gpu_unreported", Severity.ERROR, where, text)
     code = {"state": f"port_{deviation.observed}"}.get(leaf, f"{leaf}_differs")
     text = f"{deviation.observed}; its shape {node.shape} has {deviation.expected}"
     return _finding(code, Severity.ERROR if leaf == "state" else Severity.WARNING, where, text)
@@ -80,7 +91,13 @@ def _wiring_findings(fleet: FleetMap) -> Iterator[Finding]:
             continue
         seen.add(id(wiring))
         for code, path, text in (*_asymmetric_links(wiring), *_uneven_links(wiring)):
+            if _is_untold(node, f"wiring.{path}"):
+                continue  # links that nobody told are not links that are down
             yield _finding(code, Severity.ERROR, f"nodes[{node.host}].{path}", text)
+
+
+def _is_untold(node: Node, path: str) -> bool:
+    return any(path_matches(absence.path, path) for absence in node.absences)
 
 
 def _asymmetric_links(wiring: Wiring) -> Iterator[tuple[str, str, str]]:

@@ -111,7 +111,7 @@ def _refuse(text: str, code: int) -> int:
 
         print_exc()
     if text:
-        print(f"error: {text}", file=sys.stderr)
+        say(f"error: {text}")
     return int(code)
 
 
@@ -140,7 +140,18 @@ def leave(code: ExitCode) -> NoReturn:
 
 def say(text: str) -> None:
     """Talk to the person: stderr."""
-    print(text, file=sys.stderr)
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    r"""One line that is safe on a terminal: what a device or a file says may hold control codes.
+
+    >>> print(printable("H100 \x1b[31mred\n"))
+    H100 \x1b[31mred\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def print_json(document: object) -> None:
@@ -166,7 +177,7 @@ def table_lines(
     >>> table_lines(("link", "GB/s"), [("nvlink4", "450"), ("ndr", "50")], right=(1,))
     ['link     GB/s', 'nvlink4   450', 'ndr        50']
     """
-    cells = [tuple(header), *(tuple(row) for row in rows)]
+    cells = [tuple(header), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:

@@ -1,22 +1,29 @@
 """Inventory: one call from the asked source to a fleet map: this node, files, or a SPEC."""
 
-import socket
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from fleet.errors import FleetError, StoreError
 from fleet.fields import HostName
 from fleet.merge import merge_snapshots, snapshots_of
-from fleet.model import FleetMap
+from fleet.model import FleetMap, NodeSnapshot
+from fleet.node import BegunReading, NodeReader
+from fleet.reading import NodeReading
+from fleet.sources.reading import snapshot_from_reading
 from fleet.sources.registry import Gathered, gather_files, host_name_from_text
 from fleet.store import bytes_from_document, write_bytes
 
 
 def take_inventory(
-    *, files: Sequence[Path] = (), spec: str | None = None, host: str | None = None
+    *,
+    files: Sequence[Path] = (),
+    spec: str | None = None,
+    host: str | None = None,
+    begun: BegunReading | None = None,
 ) -> Gathered:
-    """A map of this node through NVML, or of ``files``, or of a synthetic ``spec``.
+    """A map of this node, or of ``files``, or of a synthetic ``spec``.
+
+    ``begun`` is a reading of this node that is under way.
 
     Raises:
         FleetError: files and a SPEC together, or what the source itself raises.
@@ -39,23 +46,34 @@ def take_inventory(
         from fleet.sources.synthetic import fleet_from_spec
 
         return Gathered(fleet_from_spec(spec), (), ())
-    return Gathered(this_node(host=name), (), ())
+    return this_node(begun or BegunReading(NodeReader()), host=name)
 
 
-def this_node(*, host: HostName | None = None) -> FleetMap:
-    """A map of this node as its NVIDIA driver reports it.
+def this_node(begun: BegunReading, *, host: HostName | None = None) -> Gathered:
+    """A map of this node as its driver and its kernel report it, read by a supervised child.
 
     Raises:
-        NothingCollectedError: there is no driver, or it does not answer.
+        NothingCollectedError: there is no driver, and no list of the PCI bus either.
     """
-    from fleet.sources.nvml import read_node
+    reading = begun.result()
+    if host is not None:
+        reading = reading.model_copy(update={"host": host})
+    fleet = merge_snapshots([snapshot_from_reading(reading)])
+    return Gathered(fleet, (), (), reading)
 
-    name = host or host_name_from_text(socket.gethostname())
-    return merge_snapshots([read_node(host=name, now=datetime.now(UTC))])
 
+def record(
+    fleet: FleetMap,
+    folder: Path,
+    *,
+    reading: NodeReading | None = None,
+    key: bytes | None = None,
+) -> list[Path]:
+    """Keep what was read, one file for each node; it replays to the same map with ``--from``.
 
-def record(fleet: FleetMap, folder: Path) -> list[Path]:
-    """Write each node's snapshot as ``HOST.snapshot.json``; they replay with ``--from FOLDER``.
+    This node's reading is kept word for word (``HOST.reading.json``), other nodes as their
+    snapshots (``HOST.snapshot.json``). With a ``key``, pseudonyms stand for serials, UUIDs, GUIDs,
+    hosts and users.
 
     Raises:
         StoreError: the folder cannot be made or written.
@@ -66,9 +84,19 @@ def record(fleet: FleetMap, folder: Path) -> list[Path]:
         raise StoreError(
             f"cannot be made ({error.strerror})", where=str(folder), remedy="name another folder"
         ) from None
+    documents = [reading] if reading is not None else list(snapshots_of(fleet))
     paths = []
-    for snapshot in snapshots_of(fleet):
-        path = folder / f"{snapshot.host}.snapshot.json"
-        write_bytes(bytes_from_document(snapshot), path)
+    for document in documents if key is None else _redacted(documents, key):
+        kind = "reading" if reading is not None else "snapshot"
+        path = folder / f"{document.host}.{kind}.json"
+        write_bytes(bytes_from_document(document), path)
         paths.append(path)
     return paths
+
+
+def _redacted(
+    documents: list[NodeReading] | list[NodeSnapshot], key: bytes
+) -> Sequence[NodeReading | NodeSnapshot]:
+    from fleet.redact import redacted_together
+
+    return redacted_together(documents, key)

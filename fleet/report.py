@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from fleet.check import Finding
+from fleet.faults import DeviceFault, device_faults
+from fleet.gather.hostlist import fold_hosts
 from fleet.model import FleetMap, Node
 from fleet.naming import counted
 from fleet.shapes import node_wirings
+from fleet.state import UnlistedWhy
 from fleet.units import text_from_bytes, text_from_rate
 from fleet.wiring import EndKind, GpuSlot, LinkState, Wiring
 
+FAULT_HEADER = ("hosts", "device", "reason", "what")
 HEADER = ("hosts", "nodes", "GPUs", "GPU", "memory", "scale-up", "NICs", "differs")
 _FAR_ENDS: Final = {
     EndKind.GPU: "GPUs",
@@ -58,13 +62,35 @@ def finding_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
     return [(f.severity.value, f.code, f.where, f.text) for f in findings]
 
 
-def fold_hosts(hosts: Sequence[str]) -> str:
-    """First and last host of a run.
+def fault_rows(fleet: FleetMap) -> list[tuple[str, ...]]:
+    """One row for each device that does not answer, hosts with the same fault folded."""
+    hosts: dict[tuple[str, str, str], list[str]] = {}
+    for node in fleet.nodes:
+        for fault in device_faults(node):
+            place = _fault_place(fleet, node, fault)
+            hosts.setdefault((place, fault.reason.value, fault.detail), []).append(node.host)
+    return [(fold_hosts(named), *fault) for fault, named in hosts.items()]
 
-    >>> fold_hosts(["gpu1", "gpu2", "gpu3"]), fold_hosts(["login"])
-    ('gpu1..gpu3', 'login')
-    """
-    return hosts[0] if len(hosts) == 1 else f"{hosts[0]}..{hosts[-1]}"
+
+def excluded_lines(fleet: FleetMap) -> list[str]:
+    """A line for each GPU that a driver was told to leave alone."""
+    return [
+        f"excluded: {node.host} gpu@{gpu.pci_address}, the driver was told to leave it alone"
+        for node in fleet.nodes
+        for gpu in node.unlisted_gpus
+        if gpu.why is UnlistedWhy.EXCLUDED
+    ]
+
+
+def _fault_place(fleet: FleetMap, node: Node, fault: DeviceFault) -> str:
+    """The device with its PCI address, which is what an administrator looks for."""
+    own = {address.path: address.pci_address for address in node.addresses}
+    shape = fleet.shape_of(node)
+    for device in shape.gpus if fault.kind == "gpu" else shape.nics:
+        if device.slot == fault.slot:
+            address = own.get(f"{fault.kind}s[{device.slot}]", device.pci_address)
+            return f"{fault.device} ({address})" if address else fault.device
+    return fault.device
 
 
 def _groups(fleet: FleetMap) -> Iterator[_Group]:

@@ -194,7 +194,7 @@ def test_record_replays_to_the_same_map(tmp_path: Path, root: Path) -> None:
     capture = root / "samples/captures/dgx-h100-01"
     code, first, err = run("inventory", "--from", capture, "--record", tmp_path / "kept", "--json")
     assert code == 0
-    assert f"recorded 1 snapshot in {tmp_path / 'kept'}" in err
+    assert f"recorded 1 node in {tmp_path / 'kept'}" in err
     code, again, _ = run("inventory", "--from", tmp_path / "kept", "--json")
     assert code == 0
     assert {**json.loads(again), "conflicts": 0} == {**json.loads(first), "conflicts": 0}

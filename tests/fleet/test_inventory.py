@@ -20,8 +20,8 @@ from tests.factories import (
     make_wiring,
     replaced,
 )
-from tests.fakes.nvml import installed
 from tests.fakes.nvml_profiles import profile_named
+from tests.fakes.nvml_stub import NvmlStub
 
 BROKEN = replaced(make_wiring(), "gpus", (make_gpu(0, pcie_width=8), *make_wiring().gpus[1:]))
 LEFT = make_wiring(tuple(make_gpu(slot) for slot in (0, 2, 3)))
@@ -31,10 +31,16 @@ def test_spec_gives_the_synthetic_fleet() -> None:
     assert take_inventory(spec="model:dgx-a100 node:2").fleet == fleet_of("model:dgx-a100 node:2")
 
 
+@pytest.fixture
+def two_l40s(nvml_stub: NvmlStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in nvml_stub.environment(profile_named("l40s-2")).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("two_l40s")
 def test_this_node_is_read_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu box.example.com")
-    with installed(profile_named("l40s-2")):
-        fleet = take_inventory().fleet
+    fleet = take_inventory().fleet
     assert hosts_of(fleet) == ["gpu-box.example.com"]
     assert fleet.gpu_count == 2
     (section, *_) = fleet.nodes[0].sections
@@ -43,9 +49,9 @@ def test_this_node_is_read_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -
     assert section.collected_at.tzinfo is not None
 
 
+@pytest.mark.usefixtures("two_l40s")
 def test_this_node_can_be_given_another_name() -> None:
-    with installed(profile_named("t4-1")):
-        assert hosts_of(take_inventory(host="login").fleet) == ["login"]
+    assert hosts_of(take_inventory(host="login").fleet) == ["login"]
 
 
 def test_files_and_spec_exclude_each_other(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from networkx.utils import UnionFind
 
-from fleet import FleetMap, HostName, Node, Wiring, load_fleet, node_wirings
+from fleet import FleetMap, HostName, Node, Wiring, device_faults, load_fleet, node_wirings
 from topology.errors import FabricError, UnreachableError, WorkloadError
 from topology.fabric.domains import DomainFinder, NvlinkDomain
 from topology.fabric.graph import Graph, add_link, all_links, new_graph
@@ -99,7 +99,7 @@ class Fabric:
         return self.domains[self.node_of[endpoint.host].domain_of_slot[endpoint.slot]]
 
     def is_free(self, endpoint: Endpoint) -> bool:
-        """Whether nobody holds the endpoint."""
+        """Whether nobody holds the endpoint, and its GPU answers."""
         return endpoint.slot not in self.node_of[endpoint.host].busy
 
     def endpoint_from_text(self, text: str) -> Endpoint:
@@ -278,4 +278,9 @@ class _NodeGraphs:
 
 
 def _busy(node: Node) -> frozenset[int]:
-    return frozenset(slot for held in node.allocations or () for slot in held.slots)
+    """Slots that nobody else can have: held by somebody, or with a GPU that does not answer."""
+    silent = {fault.slot for fault in device_faults(node) if fault.kind == "gpu"}
+    if None in silent:
+        silent |= {gpu.slot for gpu in node.gpus}
+    held = {slot for held in node.allocations or () for slot in held.slots}
+    return frozenset(held | {slot for slot in silent if slot is not None})

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import StoreError
-from fleet.fields import HostName
+from fleet.fields import Absence, AbsenceReason, HostName
 from fleet.merge import merge_fleets
 from fleet.store import save_fleet
 from fleet.wiring import EndKind, Wiring
@@ -102,6 +102,17 @@ def test_held_endpoints_are_not_free() -> None:
     free = [str(endpoint) for endpoint in fabric.endpoints if fabric.is_free(endpoint)]
     assert len(free) == 3 * 8 - 2 * 2
     assert not {"h100-001:0", "h100-001:1", "h100-003:0", "h100-003:1"} & set(free)
+
+
+@pytest.mark.parametrize(("path", "free"), [("gpus[1]", 7), ("gpus[*]", 0), ("gpus", 0)])
+def test_a_gpu_that_does_not_answer_is_not_free(path: str, free: int) -> None:
+    absence = Absence(path=path, reason=AbsenceReason.GPU_LOST)
+    (node,) = fleet_of("model:dgx1-v100 node:1").nodes
+    fleet = fleet_of("model:dgx1-v100 node:1").model_copy(
+        update={"nodes": (node.model_copy(update={"absences": (absence,)}),)}
+    )
+    fabric = Fabric(fleet)
+    assert sum(fabric.is_free(endpoint) for endpoint in fabric.endpoints) == free
 
 
 def test_a_leg_is_as_long_as_a_whole_route_and_as_wide_as_the_gpu() -> None:

@@ -19,6 +19,7 @@ BYTE_UNITS: Final = {
     "TiB": 2**40,
 }
 SECOND_EXPONENTS: Final = {"ns": -9, "us": -6, "µs": -6, "ms": -3, "s": 0}
+LONG_UNITS_S: Final = {"min": 60.0, "h": 3600.0, "d": 86400.0}
 BITS_PER_BYTE: Final = 8
 
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]*)\s*")
@@ -53,19 +54,20 @@ def bytes_from_text(text: str) -> int:
 
 
 def seconds_from_text(text: str) -> float:
-    """Duration in seconds from text such as ``30us`` or ``1.5 ms``. [s]
+    """Duration in seconds from text such as ``30us``, ``1.5 ms`` or ``10min``. [s]
 
     Raises:
         UnitError: not a number, or a missing or unknown unit.
 
-    >>> seconds_from_text("30us")
-    3e-05
+    >>> seconds_from_text("30us"), seconds_from_text("10min")
+    (3e-05, 600.0)
     """
     number, unit = _split(text, "a duration such as 30us or 1.5ms")
+    if unit in LONG_UNITS_S:
+        return number * LONG_UNITS_S[unit]
     if unit not in SECOND_EXPONENTS:
-        raise UnitError(
-            f"{text!r} has no known unit", remedy=f"use one of {', '.join(SECOND_EXPONENTS)}"
-        )
+        known = ", ".join((*SECOND_EXPONENTS, *LONG_UNITS_S))
+        raise UnitError(f"{text!r} has no known unit", remedy=f"use one of {known}")
     return number / 10.0 ** -SECOND_EXPONENTS[unit]
 
 

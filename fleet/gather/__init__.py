@@ -1,0 +1,1 @@
+"""Gather: many nodes to one map, over ssh, srun, a spool folder or agents."""

@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench golden test-gpu clean
+.PHONY: help demo test lint bench compare golden test-gpu clean
 help:
 	@echo "make demo      one real run from inventory to picture, into out/"
 	@echo "make test      lint, types and the whole test suite"
 	@echo "make lint      ruff and mypy only"
 	@echo "make bench     benchmarks (timings, not checks)"
+	@echo "make compare   gpustat, nvitop and fleet inventory on one fake driver with faults"
 	@echo "make golden    rewrite the expected outputs, then look at the diff"
 	@echo "make test-gpu  the tests that need an NVIDIA device"
 	@echo "make clean     remove .venv and out/"
@@ -33,6 +34,9 @@ test: lint
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s tests/bench
+
+compare: $(READY)
+	$(BIN)/python -m tests.bench.compare_tools $(VENV)
 
 golden: $(READY)
 	$(BIN)/pytest --update-golden tests

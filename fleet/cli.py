@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from fleet.cli_agent import agent
+from fleet.cli_doctor import doctor
+from fleet.cli_gather import gather
 from fleet.console import (
     STDIO,
     AsJson,
@@ -16,11 +19,13 @@ from fleet.console import (
     make_app,
     print_json,
     print_table,
+    printable,
     run_app,
     say,
 )
 
 app = make_app("Map a fleet of GPUs: where they are, in which state, wired how.")
+COMMANDS_OF_THEIR_OWN = (gather, agent, doctor)
 
 
 class DocumentKind(StrEnum):
@@ -28,6 +33,7 @@ class DocumentKind(StrEnum):
 
     FLEET_MAP = "fleet_map"
     NODE_SNAPSHOT = "node_snapshot"
+    NODE_READING = "node_reading"
 
 
 @app.command()
@@ -53,30 +59,57 @@ def inventory(
     host: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the one machine read.")
     ] = None,
+    deadline: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Longest wait for one call of the driver on this node; a device that is silent "
+            "for longer is left out. The first call, which may wake the GPUs, gets four times as "
+            "long.",
+        ),
+    ] = "5s",
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where this node's /sys and /proc stand.")
+    ] = Path("/"),
     record: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write each node's snapshot into DIR, to be read again."),
+        typer.Option(
+            metavar="DIR",
+            help="Keep what was read in DIR, one file for each node; --from DIR reads it again.",
+        ),
     ] = None,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact",
+            help="With --record: stable pseudonyms for serials, UUIDs, GUIDs, hosts and users.",
+        ),
+    ] = False,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """Map this node (its NVIDIA driver), or files, or a synthetic fleet."""
-    from fleet.inventory import record as write_record
+    from fleet.node import BegunReading, NodeReader
+    from fleet.units import seconds_from_text
+
+    reader = NodeReader(root=str(root), deadline_s=seconds_from_text(deadline))
+    # This node is read while the model loads, which takes as long.
+    begun = None if sources or synthetic is not None else BegunReading(reader)
+
     from fleet.inventory import take_inventory
-    from fleet.naming import counted
     from fleet.store import save_fleet
 
-    gathered = take_inventory(files=sources or (), spec=synthetic, host=host)
-    if record is not None:
-        count = counted(len(write_record(gathered.fleet, record)), "snapshot")
-        say(f"recorded {count} in {record}")
-        if gathered.fleet.switches:
-            say("switches and cables are in no node's snapshot; keep them with -o FILE")
+    gathered = take_inventory(files=sources or (), spec=synthetic, host=host, begun=begun)
+    _record(gathered, record, redact=redact)
     if output is not None:
         save_fleet(gathered.fleet, output)
-    _print_inventory(gathered, as_json=as_json, quiet=output == STDIO)
-    if gathered.refused:
+    faults = _print_inventory(gathered, as_json=as_json, quiet=output == STDIO)
+    if gathered.refused or faults:
         leave(ExitCode.PARTIAL)
+
+
+for command in COMMANDS_OF_THEIR_OWN:
+    app.command()(command)
 
 
 @app.command()
@@ -104,7 +137,7 @@ def schema(
         DocumentKind, typer.Argument(help="Document whose JSON Schema is printed.")
     ] = DocumentKind.FLEET_MAP,
 ) -> None:
-    """Print the JSON Schema of the map or of a node's snapshot."""
+    """Print the JSON Schema of the map, of a node's snapshot or of its reading."""
     from fleet.store import json_schema
 
     print_json(json_schema(kind.value))
@@ -114,11 +147,41 @@ _NAMED = 3
 """So many of the skipped files are named."""
 
 
-def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> None:
+def _record(gathered: object, folder: Path | None, *, redact: bool) -> None:
+    from fleet.errors import FleetError
+    from fleet.inventory import record
+    from fleet.naming import counted
+    from fleet.sources.registry import Gathered
+
+    assert isinstance(gathered, Gathered)
+    if folder is None:
+        if redact:
+            raise FleetError("has no effect alone", field="--redact", remedy="add --record DIR")
+        return
+    key = None
+    if redact:
+        from fleet.redact import redaction_key
+
+        key = redaction_key()
+    paths = record(gathered.fleet, folder, reading=gathered.reading, key=key)
+    say(f"recorded {counted(len(paths), 'node')} in {folder}")
+    if gathered.fleet.switches:
+        say("switches and cables are in no node's snapshot; keep them with -o FILE")
+
+
+def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> bool:
+    """Print the map; whether devices do not answer."""
     import json
 
     from fleet.naming import counted
-    from fleet.report import HEADER, fleet_lines, fleet_rows
+    from fleet.report import (
+        FAULT_HEADER,
+        HEADER,
+        excluded_lines,
+        fault_rows,
+        fleet_lines,
+        fleet_rows,
+    )
     from fleet.sources.registry import Gathered
     from fleet.store import bytes_from_document
 
@@ -129,13 +192,20 @@ def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> None:
         say(f"skipped {count}, no source: {', '.join(gathered.skipped[:_NAMED])}{more}")
     for refusal in gathered.refused:
         say(f"refused {refusal.path}: {refusal.reason}")
+    faults = fault_rows(gathered.fleet)
     if quiet:
-        return
+        return bool(faults)
     if as_json:
         print_json(json.loads(bytes_from_document(gathered.fleet)))
-        return
+        return bool(faults)
     print("\n".join(fleet_lines(gathered.fleet)))
     print_table(HEADER, fleet_rows(gathered.fleet), right=(1, 2))
+    for line in excluded_lines(gathered.fleet):
+        print(printable(line))
+    if faults:
+        print("does not answer:")
+        print_table(FAULT_HEADER, faults)
+    return bool(faults)
 
 
 def main() -> None:

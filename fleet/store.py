@@ -19,6 +19,7 @@ from fleet.errors import SnapshotError, StoreError
 from fleet.fields import FrozenModel
 from fleet.model import SCHEMA_VERSION, FleetMap, NodeSnapshot
 from fleet.naming import counted
+from fleet.reading import NodeReading
 from fleet.shapes import node_wirings
 
 if TYPE_CHECKING:
@@ -189,8 +190,9 @@ def _refuse_foreign(content: bytes, where: str) -> None:
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The JSON Schema of a document kind, ``fleet_map`` or ``node_snapshot``."""
-    return KINDS[kind].model_json_schema()
+    """The JSON Schema of a document kind: ``fleet_map``, ``node_snapshot``, ``node_reading``."""
+    documents: dict[str, type[FrozenModel]] = {**KINDS, "node_reading": NodeReading}
+    return documents[kind].model_json_schema()
 
 
 def _first_fault(error: ValidationError) -> dict[str, str]:

@@ -67,7 +67,7 @@ class CommandOutput(FrozenModel):
 
 
 class CollectedAt(FrozenModel):
-    """When each part was read; ``state``: health and use, where later than the driver's rest."""
+    """When each part was read; ``state``: health, use and network, where later than the rest."""
 
     files: AwareDatetime | None = None
     driver: AwareDatetime | None = None

@@ -8,6 +8,7 @@ that does not decode}`` and ``{"odd": what came instead}``.
 import ctypes
 import math
 import struct
+from functools import lru_cache
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 Answer = Dict[str, Any]
@@ -22,7 +23,9 @@ MEMORY_V2 = 0x02000028
 
 _PLATFORM_BYTES = 44
 _FABRIC_BYTES = 40
-_FIELD = struct.Struct("@8x8x8xII8s")  # nvmlFieldValue_t: value type, return code, value
+_FIELD = struct.Struct("@II16xII8s")
+"""nvmlFieldValue_t: number, scope, (time, latency,) value type, return code, value."""
+
 _UNION = tuple(struct.Struct("@" + kind).unpack_from for kind in "dILQqiH")
 
 
@@ -184,19 +187,28 @@ def _struct(name: str, handle: Any, version: int, size: int) -> Answer:
 
 
 def field_values(handle: Any, fields: Sequence[Field]) -> Dict[Field, Answer]:
-    """Many driver fields (number, scope) in one call; each has its own return code."""
-    answer = call("nvmlDeviceGetFieldValues", handle, list(fields), read=_field_answers)
+    """Many driver fields (number, scope) in one call; each has its own return code.
+
+    In bytes, past the binding's own call: its structs take ten times as long as the driver.
+    """
+    raw = ctypes.create_string_buffer(_packed(tuple(fields)), _FIELD.size * len(fields))
+    count = ctypes.c_int32(len(fields))
+
+    def asked(function: Callable[..., int]) -> List[Answer]:
+        code = function(handle, count, ctypes.byref(raw))
+        if code:
+            raise _RefusedError(code)
+        return [_field_answer(*field[2:]) for field in _FIELD.iter_unpack(raw.raw)]
+
+    answer = call("_nvmlGetFunctionPointer", "nvmlDeviceGetFieldValues", read=asked)
     if "value" not in answer:
         return dict.fromkeys(fields, answer)
     return dict(zip(fields, answer["value"]))
 
 
-def _field_answers(values: Any) -> List[Answer]:
-    """Answers of an array of structs, from its bytes: the binding's structs are slow to ask."""
-    raw = bytes(values)
-    if len(raw) != _FIELD.size * len(values):
-        raise ValueError("{} bytes of {} fields".format(len(raw), len(values)))
-    return [_field_answer(*field) for field in _FIELD.iter_unpack(raw)]
+@lru_cache(maxsize=64)
+def _packed(fields: Tuple[Field, ...]) -> bytes:
+    return b"".join(_FIELD.pack(number, scope, 0, 0, b"") for number, scope in fields)
 
 
 def _field_answer(kind: int, code: int, union: bytes) -> Answer:

@@ -13,7 +13,8 @@ from typing import Any, List
 
 from fleet.probe import files
 from fleet.probe.binding import Answer
-from fleet.probe.plan import Out, Plan, read_processes
+from fleet.probe.plan import Out, Plan
+from fleet.probe.processes import read_processes
 
 READY = "ready"
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG

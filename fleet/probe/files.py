@@ -23,6 +23,9 @@ LARGEST_VALUE_BYTES = 4096
 MOST_ENTRIES = 4096
 """Of one folder; eight HCAs of 127 virtual functions each make some 1,300 PCI devices."""
 
+MOST_LINKS = 40
+"""On one way, as the kernel has it."""
+
 NVIDIA = "0x10de"
 NETWORK_CLASS = "0x02"
 NVIDIA_CLASSES = ("0x0300", "0x0302", "0x0680")
@@ -95,6 +98,11 @@ def read_network(root: str, out: "Out", skip: Sequence[str] = ()) -> None:
     for folder in ports:
         tree.ask(folder, _PORT_ASKED)
         tree.ask(os.path.join(folder, "counters"), ("link_downed",))
+
+
+def is_network(path: str) -> bool:
+    """Whether a path is one that ``read_network`` reads, and ``read_pci`` does not."""
+    return path.startswith((INFINIBAND, NET, CXI))
 
 
 def files_below(root: str) -> Found:
@@ -211,6 +219,7 @@ class _Tree:
         self._out = out
         self._skip = frozenset(skip)
         self._known: Dict[str, str] = {}
+        self._steps: Dict[str, str] = {}
 
     def announce(self, path: str) -> bool:
         """Say what is read next; False where it is to be skipped."""
@@ -297,7 +306,7 @@ class _Tree:
         """Where a folder really is.
 
         Raises:
-            OSError: EXDEV, outside the root.
+            OSError: EXDEV, outside the root; ELOOP, links that lead to each other.
         """
         real = self._known.get(folder)
         if real is None:
@@ -310,13 +319,36 @@ class _Tree:
         """Where a folder's links lead; its parent's are known, so that only its own is looked at.
 
         Raises:
-            OSError: EXDEV, a parent is outside the root.
+            OSError: EXDEV, a parent is outside the root; ELOOP.
         """
         above, _, name = folder.rpartition("/")
-        if not name:
-            return self._root
-        place = "{}/{}".format(self._real(above), name)
-        return os.path.realpath(place) if os.path.islink(place) else place
+        return self._step(self._real(above), name) if name else self._root
+
+    def _step(self, place: str, name: str, links: int = 0) -> str:
+        """Where one step from a real place leads, through so many links so far.
+
+        Raises:
+            OSError: ELOOP, links that lead to each other.
+        """
+        if name in ("", "."):
+            return place
+        if name == "..":
+            return place.rpartition("/")[0]
+        there = "{}/{}".format(place, name)
+        if there not in self._steps:
+            self._steps[there] = self._through(place, there, links)
+        return self._steps[there]
+
+    def _through(self, place: str, there: str, links: int) -> str:
+        if not os.path.islink(there):
+            return there
+        if links >= MOST_LINKS:
+            raise OSError(errno.ELOOP, "links without end", there)
+        target = os.readlink(there)
+        place = "" if target.startswith("/") else place
+        for name in target.split("/"):
+            place = self._step(place, name, links + 1)
+        return place
 
     def _refuse(self, path: str, error: OSError) -> None:
         number = error.errno or 0

@@ -6,9 +6,8 @@ Each call is announced before it is made: if it hangs, the parent knows which it
 calls themselves, a GPU by its index: ``field(3,165,7)``.
 """
 
-import os
-import pwd
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence
+from functools import lru_cache
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
 
 from fleet.probe import binding
 from fleet.probe.binding import Answer, Field
@@ -16,7 +15,6 @@ from fleet.probe.binding import Answer, Field
 INIT = "nvmlInit()"
 MOST_LINKS = 64
 MOST_MIG_DEVICES = 32
-MOST_PROCESSES = 4096
 
 NODE_SCOPE = 0
 CPU_WORDS = 128
@@ -78,6 +76,11 @@ class Out:
 def key_of(name: str, *arguments: Any) -> str:
     """The key of a call: its name, the GPU's index, what else was asked."""
     return "{}({})".format(name, ",".join(str(argument) for argument in arguments))
+
+
+@lru_cache(maxsize=64)
+def _field_names(fields: Tuple[Field, ...]) -> Dict[Field, str]:
+    return {field: "{},{}".format(*field) for field in fields}
 
 
 class Gpu:
@@ -206,9 +209,8 @@ class Plan:
         key = key_of("nvmlDeviceGetFieldValues", gpu.index)
         self._out.asking(key)
         found = binding.field_values(gpu.handle, fields)
-        table = {
-            "{},{}".format(*field): answer.get("value", answer) for field, answer in found.items()
-        }
+        names = _field_names(tuple(fields))
+        table = {names[field]: answer.get("value", answer) for field, answer in found.items()}
         self._out.answer(key, binding.value(table))
         return found
 
@@ -395,29 +397,8 @@ def _mig_device(plan: Plan, gpu: Gpu, i: int) -> None:
 _STATE_PARTS = (_memory, _fabric, _health, _use, _mig)
 
 
+@lru_cache(maxsize=8192)
 def is_state(key: str) -> bool:
     """Whether a key's answer is asked for anew with the state: what is left is the inventory."""
     name, _, arguments = key.partition("(")
     return name in STATE_NAMES or "." in arguments or name == "process"
-
-
-def read_processes(pids: Sequence[int], out: Out, root: str = "/") -> None:
-    """Command and owner of processes; one that is gone or hidden gives no answer."""
-    for pid in list(pids)[:MOST_PROCESSES]:
-        folder = os.path.join(root, "proc", str(int(pid)))
-        key = key_of("process", int(pid))
-        out.asking(key)
-        try:
-            with open(os.path.join(folder, "comm"), "rb") as file:
-                name = file.read(64).decode("utf-8", "replace").strip()
-            owner = os.stat(folder).st_uid
-        except OSError:
-            continue
-        out.answer(key, binding.value({"name": name, "user": _user(owner)}))
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional, Set
 
 from fleet.probe.command import output_of
+from fleet.probe.files import is_network
 from fleet.probe.plan import INIT, is_state
 from fleet.probe.supervise import Stop, Supervisor, a_stop, chapter_name
 
@@ -67,10 +68,12 @@ def read_state(
         return None
     book = _Book(supervisor, budget_s)
     reading = book.reading
-    for part in ("files", "links", "unreadable", "outputs"):
-        reading[part].update(before[part])
+    for part in ("files", "links", "unreadable"):
+        kept = {path: what for path, what in before[part].items() if not is_network(path)}
+        reading[part].update(kept)
+    reading["outputs"].update(before["outputs"])
     reading["answers"].update((k, a) for k, a in before["answers"].items() if not is_state(k))
-    reading["collected_at"].update(before["collected_at"], files=_now(), state=_now())
+    reading["collected_at"].update(before["collected_at"], state=_now())
     chapters: List[List[Any]] = [["network", root, []], ["nvml", []]]
     chapters += [["state", gpu, links] for gpu, links in counts.items()]
     if any(book.read(chapter) is not None for chapter in chapters):

@@ -11,7 +11,8 @@ import select
 import signal
 import subprocess
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from fleet.probe.child import READY
 from fleet.probe.plan import INIT
@@ -43,6 +44,7 @@ class Supervisor:
     """Runs chapters one at a time, each in a living child; keeps the child for the next reading.
 
     ``command`` starts the child, ``program`` is text it reads first (nothing for a module).
+    ``gather_s``: so long its lines may gather before they are read, to wake up less often.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class Supervisor:
         deadline_s: float = 5.0,
         most_stuck: int = 3,
         environment: Optional[Dict[str, str]] = None,
+        gather_s: float = 0.0,
     ) -> None:
         self._command = command
         self._program = program
         self._environment = environment
+        self._gather_s = gather_s
         self.deadline_s = deadline_s
         self.most_stuck = most_stuck
         self._child: Optional[_Child] = None
@@ -116,7 +120,7 @@ class Supervisor:
         if stuck >= self.most_stuck:
             return "{} reading processes are stuck in the driver".format(stuck)
         try:
-            self._child = _Child(self._command, self._environment)
+            self._child = _Child(self._command, self._environment, self._gather_s)
             self.starts += 1
             self._child.greet(self._program)
         except OSError as error:
@@ -157,9 +161,13 @@ def a_stop(chapter: str, at: str, reason: str, waited_s: float, detail: str) -> 
 class _Child:
     """One child process and the lines it has written."""
 
-    def __init__(self, command: List[str], environment: Optional[Dict[str, str]]) -> None:
+    def __init__(
+        self, command: List[str], environment: Optional[Dict[str, str]], gather_s: float
+    ) -> None:
         self.asked = READY
-        self._lines = b""
+        self._gather_s = gather_s
+        self._begun = b""
+        self._lines: Deque[bytes] = deque()
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -243,12 +251,12 @@ class _Child:
             raise ChildGoneError("died", 0.0, "it wrote what is no answer") from None
 
     def _line(self, deadline_s: float) -> Tuple[str, str]:
-        while b"\n" not in self._lines:
-            self._lines += self._more(deadline_s)
-            if len(self._lines) > LONGEST_LINE_BYTES:
+        while not self._lines:
+            *whole, self._begun = (self._begun + self._more(deadline_s)).split(b"\n")
+            self._lines.extend(whole)
+            if len(self._begun) > LONGEST_LINE_BYTES:
                 raise ChildGoneError("died", 0.0, "it wrote without end")
-        line, _, self._lines = self._lines.partition(b"\n")
-        text = line.decode("utf-8", "replace")
+        text = self._lines.popleft().decode("utf-8", "replace")
         return text[:1], text[1:]
 
     def _more(self, deadline_s: float) -> bytes:
@@ -256,6 +264,8 @@ class _Child:
         if not self._poll.poll(max(1, int(allowed_s * 1000))):
             detail = "{} did not return within {:g} s".format(self.asked or "it", allowed_s)
             raise ChildGoneError("timed_out", allowed_s, detail)
+        if self._gather_s:
+            time.sleep(self._gather_s)
         data = os.read(self._output, 1 << 16)
         if not data:
             raise self._died()

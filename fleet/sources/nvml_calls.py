@@ -108,11 +108,6 @@ class Calls:
             return self._unasked(name, (gpu,))
         return value_of(answer or _answer_in_table(told), f"field {number}", whole)
 
-    def count(self, gpu: int, number: int, scope: int) -> int | None:
-        """A field that counts something; None where it is not told."""
-        told = self.fields(gpu).get(f"{number},{scope}")
-        return told if type(told) is int and told >= 0 else None
-
     def fields(self, gpu: int) -> Mapping[str, Any]:
         """All fields of a GPU that were asked in one call."""
         if gpu not in self._tables:

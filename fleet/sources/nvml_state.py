@@ -1,6 +1,7 @@
 """State of GPUs as their driver answered: health, use, link counters, MIG, processes."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from fleet.fields import AbsenceReason, GpuUuid
@@ -158,17 +159,25 @@ def _two_modes(modes: Any) -> tuple[bool, bool]:
 
 
 def _port_counters(calls: Calls, gpu: int, port_count: int) -> Iterable[PortCounters]:
+    told = calls.fields(gpu)
     for port in range(port_count):
         counts = {
-            name: _first_count(calls, gpu, port, fields) for name, fields in _COUNTERS.items()
+            name: count
+            for name, field in _counter_fields(port)
+            if type(count := told.get(field)) is int and count >= 0
         }
-        if any(count is not None for count in counts.values()):
+        if counts:
             yield PortCounters(port=port, **counts)
 
 
-def _first_count(calls: Calls, gpu: int, port: int, fields: Iterable[int]) -> int | None:
-    told = (calls.count(gpu, number, port) for number in fields)
-    return next((count for count in told if count is not None), None)
+@cache
+def _counter_fields(port: int) -> tuple[tuple[str, str], ...]:
+    """Each counter with its field of a port; of several fields the first comes last, and stays."""
+    return tuple(
+        (name, f"{number},{port}")
+        for name, numbers in _COUNTERS.items()
+        for number in reversed(numbers)
+    )
 
 
 def fabric_health(info: FabricInfo) -> FabricHealth | Missing:

@@ -1,6 +1,6 @@
 """Reading: a node's own reading becomes its snapshot: driver, kernel and commands joined."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from fleet.merge import merge_snapshots, snapshots_of
 from fleet.model import NodeSnapshot, Section, SectionName
 from fleet.reading import NodeReading, reading_from_bytes
 from fleet.sources import nvidia_smi, nvidia_smi_topo, nvml, sysfs
-from fleet.sources.nvml_calls import calls_of
+from fleet.sources.nvml_calls import calls_of, stopped
 from fleet.sources.nvml_wiring import WiringMemory
 
 _OUTPUTS: Final = {
@@ -46,14 +46,18 @@ class Memory:
     def kernel(self, reading: NodeReading) -> NodeSnapshot:
         """The node as its kernel tells it; not worked out anew where the files are the same."""
         read = (reading.host, reading.files, reading.links, reading.unreadable, reading.stops)
-        at = reading.collected_at.files
+        at = reading.collected_at
         if self._last is None or self._last[0] != read:
             snapshot = sysfs.snapshot_from_files(
-                *read[1:4], host=reading.host, collected_at=at, stops=reading.stops
+                *read[1:4], host=reading.host, collected_at=at.files, stops=reading.stops
             )
             self._last = (read, snapshot)
         snapshot = self._last[1]
-        sections = tuple(s.model_copy(update={"collected_at": at}) for s in snapshot.sections)
+        times = {SectionName.NETWORK: at.state or at.files}  # read anew with the state
+        sections = tuple(
+            s.model_copy(update={"collected_at": times.get(s.name, at.files)})
+            for s in snapshot.sections
+        )
         return snapshot.model_copy(update={"sections": sections})
 
 
@@ -147,4 +151,15 @@ def _from_outputs(reading: NodeReading) -> NodeSnapshot | None:
         else Section(name=SectionName(section.name), source=section.source, collected_at=at)
         for section in joined.sections
     )
-    return joined.model_copy(update={"sections": sections})
+    return _with_absences(
+        joined.model_copy(update={"sections": sections}), _stopped_outputs(reading)
+    )
+
+
+def _stopped_outputs(reading: NodeReading) -> Iterator[Absence]:
+    """A command that did not end: what it would have told is missing."""
+    for stop in reading.stops:
+        if stop.chapter == "outputs":
+            why = stopped(stop)
+            path = "wiring.pcie_levels" if "topo" in stop.at else "states"
+            yield Absence(path=path, reason=why.reason, detail=why.detail)

@@ -61,7 +61,7 @@ def test_script_prints_a_table_on_stdout_and_nothing_else() -> None:
     lines = done.stdout.decode().splitlines()
     assert lines[0] == "2 nodes, 16 GPUs, 1 shape"
     assert lines[2].split()[:3] == ["hosts", "nodes", "GPUs"]
-    assert lines[3].split()[:3] == ["h100-001..h100-002", "2", "8"]
+    assert lines[3].split()[:3] == ["h100-[001-002]", "2", "8"]
     assert b"\x1b" not in done.stdout
 
 

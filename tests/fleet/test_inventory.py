@@ -148,4 +148,4 @@ def test_captures_beside_each_other_are_one_fleet(tmp_path: Path, root: Path) ->
     gathered = take_inventory(files=[tmp_path / "captures"])
     assert gathered.refused == ()
     assert {Path(path).name for path in gathered.skipped} == {"NOTE.md"}
-    assert len(gathered.fleet.nodes) == 6
+    assert len(gathered.fleet.nodes) == 7

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,17 @@ from tests.fleet.gather.far import reading, snapshot_bytes
 DOCUMENT = json.dumps(reading("gpu1")).encode()
 
 
-def reader_pids() -> list[int]:
+def children() -> set[int]:
     """The processes this one has started."""
     found = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in found for pid in path.read_text().split()]
+    return {int(pid) for path in found for pid in path.read_text().split()}
+
+
+@pytest.fixture
+def reader_pids() -> Callable[[], list[int]]:
+    """The processes that were started since: other tests of this run may have left some."""
+    before = children()
+    return lambda: sorted(children() - before)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -36,7 +44,7 @@ def test_what_is_refused_has_the_same_reason_whoever_reads_it(count: int) -> Non
             assert caught.value.detail == "no reading or snapshot of ours: no kind"
 
 
-def test_a_reader_that_breaks_costs_one_answer() -> None:
+def test_a_reader_that_breaks_costs_one_answer(reader_pids: Callable[[], list[int]]) -> None:
     with Readers(1) as readers:
         readers.snapshot(DOCUMENT)
         (pid,) = reader_pids()
@@ -46,14 +54,14 @@ def test_a_reader_that_breaks_costs_one_answer() -> None:
         assert readers.snapshot(DOCUMENT).host == "gpu1"
 
 
-def test_no_reader_is_left_behind() -> None:
+def test_no_reader_is_left_behind(reader_pids: Callable[[], list[int]]) -> None:
     with Readers(2) as readers:
         readers.snapshot(DOCUMENT)
         assert reader_pids()
     assert reader_pids() == []
 
 
-def test_a_small_sweep_starts_no_reader() -> None:
+def test_a_small_sweep_starts_no_reader(reader_pids: Callable[[], list[int]]) -> None:
     assert readers_for(HOSTS_PER_READER - 1).threads == 1
     with readers_for(HOSTS_PER_READER - 1) as readers:
         readers.snapshot(DOCUMENT)

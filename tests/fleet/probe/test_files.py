@@ -180,6 +180,14 @@ def test_links_inside_the_root_are_followed_at_every_step(tmp_path: Path) -> Non
     assert texts[f"{HCA}/mlx5_0/ports/1/rate"] == "400 Gb/sec (4X NDR)\n"
 
 
+def test_links_that_lead_to_each_other_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "sys/class").mkdir(parents=True)
+    (tmp_path / "sys/class/infiniband").symlink_to("net")
+    (tmp_path / "sys/class/net").symlink_to("infiniband")
+    _, _, refused = files_below(str(tmp_path))
+    assert (refused[HCA], refused["/sys/class/net"]) == ("ELOOP", "ELOOP")
+
+
 def test_a_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("0x10de\n")

@@ -1,7 +1,8 @@
 import os
 
 from fleet.probe.binding import Answer
-from fleet.probe.plan import Out, Plan, read_processes
+from fleet.probe.plan import Out, Plan
+from fleet.probe.processes import read_processes
 
 LOST: Answer = {"code": 15}
 TOO_OLD: Answer = {"code": 25}

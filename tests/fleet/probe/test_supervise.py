@@ -217,3 +217,22 @@ def test_a_child_that_started_others_takes_them_along() -> None:
     while is_alive(pid) and time.monotonic() < until:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+FIVE_CALLS = """
+for i in range(5):
+    say("?call(%d)" % i)
+    if chapter[0] == "bad" and i == 3: time.sleep(600)
+    say('=[["answers","call(%d)",{"value":1}]]' % i)
+say(".")
+"""
+
+
+def test_lines_that_gather_are_taken_in_their_order_and_a_hung_call_is_named() -> None:
+    supervisor, book = supervisor_of(FIVE_CALLS, gather_s=0.02), Book()
+    assert supervisor.run(["good"], book.take) is None
+    stop = supervisor.run(["bad"], book.take)
+    supervisor.close()
+    assert stop is not None
+    assert (stop["at"], stop["reason"]) == ("call(3)", "timed_out")
+    assert [key for _, key, _ in book.found] == [f"call({i})" for i in (0, 1, 2, 3, 4, 0, 1, 2)]

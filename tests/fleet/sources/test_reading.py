@@ -21,6 +21,7 @@ from fleet.reading import (
     StopReason,
     reading_from_bytes,
 )
+from fleet.sources.nvml import MOST_GPUS
 from fleet.sources.reading import PCI_DEVICES, read, recognises, snapshot_from_reading
 from fleet.store import bytes_from_document
 from tests.contracts import assert_honest
@@ -107,6 +108,20 @@ def test_nvidia_smi_speaks_where_the_library_is_not_there(root: Path) -> None:
     assert {s.collected_at for s in snapshot.sections} == {NOON}
 
 
+def test_a_command_that_did_not_end_is_told(root: Path) -> None:
+    xml = (root / "samples/captures/dgx-h100-01/nvidia-smi-q.xml").read_text()
+    stop = Stop(
+        chapter="outputs",
+        at="nvidia-smi topo -m",
+        reason=StopReason.TIMED_OUT,
+        waited_s=20.0,
+    )
+    outputs = {"nvidia-smi -q -x": CommandOutput(text=xml, exit_code=0)}
+    (fault,) = device_faults(snapshot_of(answers=NO_LIBRARY, outputs=outputs, stops=(stop,)))
+    assert fault.reason == "timed_out"
+    assert "nvidia-smi topo -m" in fault.detail
+
+
 def test_output_that_is_no_output_is_as_none() -> None:
     outputs = {"nvidia-smi -q -x": CommandOutput(text="NVIDIA-SMI has failed", exit_code=9)}
     assert snapshot_of(answers=NO_LIBRARY, outputs=outputs).gpus == ()
@@ -163,13 +178,25 @@ def answers_of_two_l40s() -> dict[str, Answer]:
 VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
 
 
-@settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(answers_of_two_l40s())), VALUES, max_size=30))
+COUNTS = {"nvmlDeviceGetCount()", "field(0,91,0)", "field(1,91,0)"}
+KEYS = sorted(answers_of_two_l40s().keys() - COUNTS)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=30))
 def test_no_set_of_answers_does_more_than_refuse_the_host(changed: dict[str, Any]) -> None:
     answers = answers_of_two_l40s()
     answers |= {key: Answer(value=value) for key, value in changed.items()}
     with suppress(FleetError):
         assert_honest(snapshot_from_reading(reading_of(answers=answers)))
+
+
+@pytest.mark.parametrize("count", [-1, 0, 10**18, "2", None, [2]])
+@pytest.mark.parametrize("key", sorted(COUNTS))
+def test_a_wild_count_costs_no_memory(key: str, count: object) -> None:
+    answers = answers_of_two_l40s() | {key: Answer(value=count)}
+    with suppress(FleetError):
+        assert len(snapshot_from_reading(reading_of(answers=answers)).gpus) <= MOST_GPUS
 
 
 @given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))

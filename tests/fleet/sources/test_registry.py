@@ -17,7 +17,7 @@ from fleet.sources.registry import (
     host_name_from_text,
     source_of,
 )
-from fleet.store import bytes_from_document, save_fleet
+from fleet.store import bytes_from_document, read_bytes, save_fleet
 from tests.factories import fleet_of, hosts_of, make_fleet, make_snapshot
 
 TOPOLOGY = (
@@ -56,12 +56,13 @@ def test_each_capture_is_of_exactly_one_kind(captures: Path) -> None:
         "nccl-topology.xml": ["nccl_xml"],
         "nvidia-smi-q.xml": ["nvidia_smi"],
         "nvidia-smi-topo-m.txt": ["nvidia_smi_topo"],
+        "gpu-17.reading.json.gz": ["reading"],
         "NOTE.md": [],
     }
     files = [path for path in captures.rglob("*") if path.is_file()]
     assert len(files) >= 10
     for path in files:
-        head = path.read_text()[:65536]
+        head = read_bytes(path)[:65536].decode()
         assert [s.name for s in FILE_SOURCES if s.recognises(head)] == kinds[path.name]
 
 

@@ -111,7 +111,7 @@ def test_misspelt_key_is_refused_and_the_keys_are_listed(tmp_path: Path) -> None
         ("gpus", 0, "greater than 0 (was 0)"),
         ("gpus", -1, "greater than 0 (was -1)"),
         ("target_p99_s", "30", "'30' has no known unit; use one of ns, us"),
-        ("target_p99_s", "30 min", "'30 min' has no known unit"),
+        ("target_p99_s", "30 weeks", "'30 weeks' has no known unit"),
         ("target_p99_s", "8KiB", "'8KiB' has no known unit"),
         ("target_p99_s", 0, "greater than 0 (was 0)"),
         ("target_p99_s", float("nan"), "finite number (was nan)"),

@@ -6,6 +6,7 @@ A path looks like ``gpus[3].ports[7].state``; in brackets stands an element's ke
 import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Final, NewType, Protocol, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -126,8 +127,13 @@ def path_matches(pattern: str, path: str) -> bool:
     >>> path_matches("gpus[*].uuid", "gpus[3].uuid"), path_matches("gpus[1]", "gpus[1].uuid")
     (True, True)
     """
+    return _covering(pattern).match(path) is not None
+
+
+@lru_cache(maxsize=4096)
+def _covering(pattern: str) -> re.Pattern[str]:
     regex = re.escape(pattern).replace(r"\[\*\]", r"\[[^\]]+\]")
-    return re.match(regex + r"(?=$|[.\[])", path) is not None
+    return re.compile(regex + r"(?=$|[.\[])")
 
 
 def is_said(model: BaseModel, path: str) -> bool:

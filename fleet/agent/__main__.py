@@ -8,7 +8,7 @@ from fleet.agent.settings import AgentSettings
 from fleet.fields import HostName
 from fleet.node import NodeReader
 
-INVENTORY_EVERY: Final = 10
+INVENTORY_EVERY: Final = 20
 """What does not change by the minute (names, far ends of links, PCIe) is asked for so seldom."""
 
 

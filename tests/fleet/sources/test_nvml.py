@@ -366,7 +366,7 @@ FIELD_FAULTS = st.dictionaries(st.sampled_from([90, 91, 146, 164, 165]), st.inte
 TEXTS = st.binary(max_size=20).filter(lambda raw: b"\0" not in raw)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     returns=FAULTS,
     field_returns=FIELD_FAULTS,

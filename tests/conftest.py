@@ -1,13 +1,19 @@
 """Fixtures for the whole suite: factories, the shared data where present, golden files."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import settings
 
 from tests.fakes.nvml_stub import NvmlStub, built
+
+# Fewer examples than hypothesis' 100, for the five minutes; HYPOTHESIS_PROFILE=default has them all.
+settings.register_profile("quick", max_examples=40)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 ROOT = Path(__file__).resolve().parent.parent
 

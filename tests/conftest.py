@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from tests.fakes.nvml_stub import NvmlStub, built
 
-# Fewer examples than hypothesis' 100, for the five minutes; HYPOTHESIS_PROFILE=default has them all.
+# Fewer examples than hypothesis' 100, to be quick; HYPOTHESIS_PROFILE=default has them all.
 settings.register_profile("quick", max_examples=40)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

@@ -220,7 +220,10 @@ class Node(NodeFacts):
 
 
 class Switch(FrozenModel):
-    """A network switch, or an NVLink switch outside the nodes; tier 0 is the leaf."""
+    """A network switch, or an NVLink switch outside the nodes; tier 0 is the leaf.
+
+    ``adaptive_routing``: whether it chooses among equal ways by load; None: not reported.
+    """
 
     id: Id
     link_layer: LinkLayer | None = None
@@ -228,6 +231,7 @@ class Switch(FrozenModel):
     tier: NonNegativeInt | None = None
     guid: Text | None = None
     ports: PositiveInt | None = None
+    adaptive_routing: bool | None = None
     footprint: Footprint | None = None
 
 

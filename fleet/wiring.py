@@ -156,6 +156,7 @@ class LinkLayer(StrEnum):
     ETHERNET = "ethernet"
     EFA = "efa"
     SLINGSHOT = "slingshot"
+    ARIES = "aries"
     UNREPORTED = "unreported"
 
 

@@ -17,11 +17,15 @@ CORE_CABLE_M: Final = 50.0
 
 @dataclass(frozen=True, slots=True)
 class SwitchCounts:
-    """Switches of each tier that a SPEC asks for; None follows the reference design."""
+    """Switches of each tier that a SPEC asks for; None follows the reference design.
+
+    ``oversubscription``: links down of a leaf for each link up.
+    """
 
     leaf: int | None = None
     spine: int | None = None
     core: int | None = None
+    oversubscription: int | None = None
 
 
 def build_fabric(
@@ -58,10 +62,15 @@ class _Plan:
         if self.down >= self.ports:
             raise _does_not_fit("leaf", f"{self.down} links down on {self.ports} ports")
         reference = machine.fabric.uplinks or self.down
+        if counts.oversubscription:
+            reference = -(-self.down // counts.oversubscription)
         self.up = min(reference, self.ports - self.down)
         self.has_core = self.groups * self.rails > self.ports or bool(counts.core)
         self.leaves_per_pod = self.ports // 2 // self.rails * self.rails
         self.links_to_core = self.ports - self.leaves_per_pod
+        if self.has_core and not self.leaves_per_pod:
+            text = f"{self.rails} rails for spines of {self.ports} ports"
+            raise _does_not_fit("nic", text, "ask for fewer NICs or nodes")
         if self.has_core:
             self._check_core()
 

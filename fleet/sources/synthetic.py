@@ -29,6 +29,7 @@ from fleet.model import (
     Switch,
 )
 from fleet.sources.machines import Machine, machine_from_name
+from fleet.sources.machines.networks import is_adaptive, with_cpu, with_network, with_peer_access
 from fleet.sources.reference_fabric import SwitchCounts, build_fabric
 from fleet.wiring import Wiring
 
@@ -48,6 +49,11 @@ _NOT_ASKED: Final = (
         detail="a synthetic node has no time",
     ),
 )
+_NO_XGMI_VERSION: Final = Absence(
+    path="wiring.gpus[*].ports[*].version",
+    reason=AbsenceReason.UNSUPPORTED,
+    detail="xGMI tells no version",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +65,17 @@ class FleetSpec:
     counts: SwitchCounts
     busy: tuple[int, ...]
     text: str
+    adaptive_routing: bool | None = None
 
 
 def fleet_from_spec(text: str) -> FleetMap:
     """A synthetic fleet map.
 
     Words: ``model:NAME`` (required), ``node:N`` or ``rack:N``, ``leaf:N``, ``spine:N``, ``core:N``,
-    and ``busy:A,B,...``: node i has that many GPUs allocated, the list repeats over the nodes.
+    ``oversubscription:N`` (links down of a leaf for each link up), ``network:NAME``, ``nic:N``,
+    ``nic_rate:RATE``, ``routing:adaptive|static``, ``cpu:intel|amd|arm``, ``peer:on|off`` (peer
+    access between GPUs), and ``busy:A,B,...``: node i has that many GPUs allocated, the list
+    repeats over the nodes.
 
     Raises:
         SourceError: an unknown word or value, naming what would do.
@@ -77,6 +87,9 @@ def fleet_from_spec(text: str) -> FleetMap:
     spec = spec_from_text(text)
     hosts = [_host_name(spec, i) for i in range(spec.nodes)]
     switches, cables = build_fabric(spec.machine, hosts, spec.counts)
+    if spec.adaptive_routing is not None:
+        told = {"adaptive_routing": spec.adaptive_routing}
+        switches = tuple(switch.model_copy(update=told) for switch in switches)
     wiring = spec.machine.wiring()
     return merge_snapshots(
         (_snapshot(spec, i, host, wiring) for i, host in enumerate(hosts)),
@@ -110,7 +123,7 @@ def spec_from_text(text: str) -> FleetSpec:
         raise SourceError(
             f"{len(text)} characters", where="SPEC", remedy=f"write {LONGEST_SPEC} at most"
         )
-    machine = machine_from_name(words["model"])
+    machine = _machine(words)
     return FleetSpec(
         machine=machine,
         nodes=_node_count(words, machine),
@@ -118,13 +131,41 @@ def spec_from_text(text: str) -> FleetSpec:
             leaf=_count(words, "leaf", 1),
             spine=_count(words, "spine", 0),
             core=_count(words, "core", 0),
+            oversubscription=_count(words, "oversubscription", 1),
         ),
         busy=_busy(words.get("busy"), machine),
         text=" ".join(text.split()),
+        adaptive_routing=is_adaptive(words.get("routing")),
     )
 
 
-_WORDS: Final = ("model", "node", "rack", "leaf", "spine", "core", "busy")
+_WORDS: Final = (
+    "model",
+    "node",
+    "rack",
+    "leaf",
+    "spine",
+    "core",
+    "oversubscription",
+    "routing",
+    "network",
+    "nic",
+    "nic_rate",
+    "cpu",
+    "peer",
+    "busy",
+)
+
+
+def _machine(words: dict[str, str]) -> Machine:
+    """The model, with the network, CPU and peer access that the words ask for."""
+    machine = with_network(
+        machine_from_name(words["model"]),
+        network=words.get("network"),
+        nic=_count(words, "nic", 1),
+        nic_rate=words.get("nic_rate"),
+    )
+    return with_peer_access(with_cpu(machine, words.get("cpu")), words.get("peer"))
 
 
 def _unknown_word(word: str, name: str) -> SourceError:
@@ -203,8 +244,13 @@ def _snapshot(spec: FleetSpec, i: int, host: HostName, wiring: Wiring) -> NodeSn
         ),
         allocations=held,
         sections=tuple(Section(name=name, source="synthetic") for name in _TOLD),
-        absences=_NOT_ASKED,
+        absences=_absences(spec.machine),
     )
+
+
+def _absences(machine: Machine) -> tuple[Absence, ...]:
+    is_untold = machine.nvlink is not None and machine.nvlink.version is None
+    return (*_NOT_ASKED, _NO_XGMI_VERSION) if is_untold else _NOT_ASKED
 
 
 def _gpu(spec: FleetSpec, rack: int, host: HostName, slot: int) -> GpuIdentity:

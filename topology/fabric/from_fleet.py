@@ -20,6 +20,7 @@ from topology.fabric.domains import DomainFinder, NvlinkDomain
 from topology.fabric.graph import Graph, add_link, all_links, new_graph
 from topology.fabric.link_figures import LinkFigures, load_link_figures
 from topology.fabric.network import Network, build_network, cabled_nics, host_of_vertex
+from topology.fabric.network_route import network_route
 from topology.fabric.node_graph import NodeGraph, build_node_graph, compute_nics
 from topology.fabric.routes import (
     Endpoint,
@@ -29,7 +30,6 @@ from topology.fabric.routes import (
     UnreachableReason,
     inside_route,
     make_route,
-    network_route,
     pcie_route,
     switched_class,
     switched_hops,

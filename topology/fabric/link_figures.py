@@ -148,11 +148,24 @@ class LinkCountGuess(Figures):
 
 
 class NetworkRow(Figures):
-    """Route classes of a link layer up to a port rate: same leaf, through spines, through cores."""
+    """Route classes of a link layer up to a port rate: same leaf, through spines, through cores.
+
+    ``nic_device``: the PCI id of the one NIC that the row is for.
+    """
 
     link_layer: Words
+    nic_device: Words | None = None
+    from_bytes_per_s: NonNegativeFloat = 0.0
     up_to_bytes_per_s: PositiveFloat
     classes: tuple[Words, ...] = Field(min_length=1)
+
+    def covers(self, link_layer: str, bytes_per_s: float, nic_device: str | None) -> bool:
+        """Whether the row is for a port of that layer, rate and NIC."""
+        return (
+            self.link_layer == link_layer
+            and self.nic_device in (None, nic_device)
+            and self.from_bytes_per_s <= bytes_per_s <= self.up_to_bytes_per_s
+        )
 
 
 class NoiseProfile(Figures):
@@ -162,6 +175,16 @@ class NoiseProfile(Figures):
     detour_probability_ratio: NonNegativeFloat
     detour_median_ratio: NonNegativeFloat
     sources: tuple[Words, ...]
+    basis: Words
+    confidence: Confidence
+
+
+class TrunkShare(Figures):
+    """Share of their rate that trunks carry under a kind of routing."""
+
+    name: Words
+    share_ratio: Ratio
+    sources: tuple[Words, ...] = Field(min_length=1)
     basis: Words
     confidence: Confidence
 
@@ -177,6 +200,7 @@ class LinkFigures(Figures):
     guess_by_links: tuple[LinkCountGuess, ...]
     network: tuple[NetworkRow, ...]
     noise_profile: dict[str, NoiseProfile]
+    trunk_share: dict[str, TrunkShare]
     source: dict[str, Words]
 
     @model_validator(mode="after")
@@ -235,14 +259,18 @@ class LinkFigures(Figures):
         )
         return next(fitting).nvlink
 
-    def network_classes(self, link_layer: str, bytes_per_s: float) -> tuple[RouteClass, ...]:
+    def network_classes(
+        self, link_layer: str, bytes_per_s: float, *, nic_device: str | None = None
+    ) -> tuple[RouteClass, ...]:
         """Route classes of a network by tiers crossed, nearest first.
+
+        ``nic_device``: PCI id of the sender's NIC, for figures of one NIC alone.
 
         Raises:
             FabricError: no class is known for that link layer.
         """
         for row in self.network:
-            if row.link_layer == link_layer and bytes_per_s <= row.up_to_bytes_per_s:
+            if row.covers(link_layer, bytes_per_s, nic_device):
                 return tuple(self.route_class[name] for name in row.classes)
         raise FabricError(
             f"no route class for {link_layer} at {bytes_per_s:g} B/s",
@@ -254,11 +282,12 @@ class LinkFigures(Figures):
 
 def _problems(figures: LinkFigures) -> Iterator[str]:
     """Names that lead nowhere, and routes shorter than their edges."""
-    rows: list[RouteClass | EdgeFigures | LinkRate | NoiseProfile] = [
+    rows: list[RouteClass | EdgeFigures | LinkRate | NoiseProfile | TrunkShare] = [
         *figures.route_class.values(),
         *figures.edge.values(),
         *figures.link_rate,
         *figures.noise_profile.values(),
+        *figures.trunk_share.values(),
     ]
     for row in rows:
         for source in set(row.sources) - figures.source.keys():
@@ -281,7 +310,8 @@ def _table_problems(figures: LinkFigures) -> Iterator[str]:
         for name in set(network.classes) - figures.route_class.keys():
             yield f"network {network.link_layer}: no route class {name}"
     for a, b in pairwise(figures.network):
-        if a.link_layer == b.link_layer and a.up_to_bytes_per_s >= b.up_to_bytes_per_s:
+        same = (a.link_layer, a.nic_device) == (b.link_layer, b.nic_device)
+        if same and a.up_to_bytes_per_s >= b.up_to_bytes_per_s:
             yield f"network {a.link_layer}: rows are not in the order of their rates"
 
 
@@ -293,7 +323,7 @@ def load_link_figures() -> LinkFigures:
     """The figures that ship with fleetmap."""
     text = (files("topology.fabric") / FILE_NAME).read_text()
     document = tomllib.loads(text)
-    for table in ("route_class", "edge", "noise_profile"):
+    for table in ("route_class", "edge", "noise_profile", "trunk_share"):
         for name, row in document[table].items():
             row["name"] = name
     return LinkFigures.model_validate_json(json.dumps(document))

@@ -24,6 +24,7 @@ _FAMILY: Final = {
     LinkLayer.ROCE: "roce",
     LinkLayer.SLINGSHOT: "slingshot",
     LinkLayer.EFA: "efa",
+    LinkLayer.ARIES: "aries",
 }
 _INFINIBAND_BY_RATE: Final = ((12.5e9, "ib_edr"), (25e9, "ib_hdr"), (50e9, "ib_ndr"))
 _SLOW_ETHERNET_BYTES_PER_S: Final = 0.2e9
@@ -101,6 +102,8 @@ def build_network(fleet: FleetMap, figures: LinkFigures) -> Network:
     first = layers[0] if layers else LinkLayer.UNREPORTED
     layer_of: dict[str, LinkLayer] = {switch.id: switch.link_layer or first for switch in switches}
     cables = sorted(_network_cables(fleet, layer_of.keys()), key=_cable_name)
+    shares: dict[str, float] = {s.id: _share(s.adaptive_routing, figures) for s in switches}
+    cables = [_as_routed(cable, shares) for cable in cables]
     tier_of = _tiers({switch.id: switch.tier for switch in switches}, cables)
     up, pod_of, pod_up = _capacities(tier_of, cables)
     return Network(
@@ -112,6 +115,22 @@ def build_network(fleet: FleetMap, figures: LinkFigures) -> Network:
         pod_up_bytes_per_s=pod_up,
         layer_of=layer_of,
     )
+
+
+def _share(adaptive_routing: bool | None, figures: LinkFigures) -> float:
+    """Share of their rate that a switch's trunks carry."""
+    if adaptive_routing is None:
+        return 1.0
+    return figures.trunk_share["adaptive" if adaptive_routing else "static"].share_ratio
+
+
+def _as_routed(cable: Cable, shares: Mapping[str, float]) -> Cable:
+    """A trunk as wide as the routing of its switches lets it be; static routing collides."""
+    ends = [end.device for end in (cable.a, cable.b) if end.nic is None]
+    share = min(shares[end] for end in ends)
+    if len(ends) < len((cable.a, cable.b)) or share == 1.0:
+        return cable
+    return cable.model_copy(update={"bytes_per_s": cable.bytes_per_s * share})
 
 
 def _network_cables(fleet: FleetMap, switches: Collection[str]) -> Iterator[Cable]:
@@ -169,7 +188,7 @@ def edge_kind(layer: LinkLayer, bytes_per_s: float, where: str) -> str:
         raise FabricError(
             "no switch tells its link layer",
             field="switches[*].link_layer",
-            remedy="give infiniband, roce, ethernet, efa or slingshot",
+            remedy="give infiniband, roce, ethernet, efa, slingshot or aries",
         )
     return f"{family}_{where if where != 'core' or family == 'roce' else 'trunk'}"
 

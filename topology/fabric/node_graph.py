@@ -5,6 +5,7 @@ complex, where a CPU rank lives) and ``nic0``. Nothing outside the node.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -33,6 +34,7 @@ class NodeGraph:
     """The inside of all nodes of one wiring.
 
     ``nic_of_gpu``: the NIC slot each GPU slot sends through, by affinity; missing: it has none.
+    ``nics_of_gpu``: all NICs it sends through at once where several are as near; that one first.
     """
 
     wiring: Wiring
@@ -41,6 +43,7 @@ class NodeGraph:
     nic_of_gpu: dict[int, int]
     in_rack_domain: bool
     scale_up: dict[int, float] = field(default_factory=dict)
+    nics_of_gpu: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def is_gpu_node(self) -> bool:
@@ -87,7 +90,10 @@ def build_node_graph(
     for slot, links in outward.items():
         _add_scale_up_links(node, slot, links, outward)
     add_pcie_tree(graph, wiring, facts, figures)
-    node.nic_of_gpu.update(_affinity(node, nics))
+    usable = [nic for nic in compute_nics(wiring) if nics is None or nic.slot in nics]
+    distances = {slot: _nic_distances(node, slot, usable) for slot in node.slots}
+    node.nic_of_gpu.update(_affinity(distances))
+    node.nics_of_gpu.update(_parallel_nics(node.nic_of_gpu, distances, usable))
     return node
 
 
@@ -167,23 +173,55 @@ def _link_rate(node: NodeGraph, gpu: GpuSlot, port: GpuPort, figures: LinkFigure
     return rate
 
 
-def _affinity(node: NodeGraph, usable: frozenset[int] | None) -> dict[int, int]:
+def _nic_distances(node: NodeGraph, slot: int, nics: Sequence[NicSlot]) -> dict[int, float]:
+    """Latency of the PCIe links from a GPU to every NIC that it reaches, by slot. [s]"""
+    found: dict[int, float] = {}
+    for nic in nics:
+        path = shortest_path(
+            node.graph, node.vertex(slot), f"nic{nic.slot}", may_pass=is_pcie_vertex
+        )
+        if path is not None:
+            found[nic.slot] = path_alpha_s(node.graph, path)
+    return found
+
+
+def _affinity(distances: Mapping[int, dict[int, float]]) -> dict[int, int]:
     """NIC for each GPU: the nearest on PCIe; of equals the one fewest GPUs use, then the first."""
-    nics = [nic for nic in compute_nics(node.wiring) if usable is None or nic.slot in usable]
     used: dict[int, int] = defaultdict(int)
     chosen: dict[int, int] = {}
-    for slot in node.slots:
-        distances: list[tuple[float, int, int]] = []
-        for nic in nics:
-            path = shortest_path(
-                node.graph, node.vertex(slot), f"nic{nic.slot}", may_pass=is_pcie_vertex
-            )
-            if path is not None:
-                distances.append((path_alpha_s(node.graph, path), used[nic.slot], nic.slot))
-        if distances:
-            chosen[slot] = min(distances)[2]
+    for slot, reached in distances.items():
+        if reached:
+            chosen[slot] = min(reached, key=lambda nic: (reached[nic], used[nic], nic))
             used[chosen[slot]] += 1
     return chosen
+
+
+def _parallel_nics(
+    chosen: Mapping[int, int], distances: Mapping[int, dict[int, float]], nics: Sequence[NicSlot]
+) -> dict[int, tuple[int, ...]]:
+    """NICs that each GPU sends through at once, as communication libraries stripe.
+
+    A NIC that no GPU chose goes to a GPU whose own is as near and alike, of several to the one
+    with fewest. Only NICs with a rail: which of the others carry collectives is not known.
+    """
+    groups = {slot: [nic] for slot, nic in chosen.items()}
+    kind_of = {nic.slot: _nic_kind(nic) for nic in nics}
+    for nic in nics:
+        if nic.slot in chosen.values() or all(port.rail is None for port in nic.ports):
+            continue
+        takers = [
+            slot
+            for slot, own in chosen.items()
+            if distances[slot].get(nic.slot) == distances[slot][own]
+            and kind_of[own] == kind_of[nic.slot]
+        ]
+        if takers:
+            groups[min(takers, key=lambda slot: (len(groups[slot]), slot))].append(nic.slot)
+    return {slot: tuple(group) for slot, group in groups.items()}
+
+
+def _nic_kind(nic: NicSlot) -> tuple[tuple[str, float | None], ...]:
+    return tuple((port.link_layer.value, port.bytes_per_s) for port in nic.ports)
 
 
 def compute_nics(wiring: Wiring) -> list[NicSlot]:

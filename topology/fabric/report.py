@@ -242,6 +242,16 @@ def link_rate_table(figures: LinkFigures) -> Table:
         )
         for row in figures.link_rate
     ]
+    rows += [
+        (
+            f"trunks, {row.name} routing",
+            f"x {row.share_ratio:g}",
+            row.confidence.value,
+            " ".join(row.sources),
+            row.basis,
+        )
+        for row in figures.trunk_share.values()
+    ]
     return ("link", "bandwidth", "confidence", "sources", "basis"), rows
 
 

@@ -16,14 +16,19 @@ from topology.errors import UnreachableError
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
 from topology.fabric.network import Network
+from topology.fabric.network_route import Lanes
 from topology.fabric.node_graph import NodeGraph
 from topology.fabric.routes import Endpoint, Hop, HopPlace, Route
 
 IntArray: TypeAlias = NDArray[np.int64]
 FloatArray: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 _NO_LEAF, _NO_VERTEX = -1, -1
 _UP_TO_SWITCH, _DOWN_FROM_SWITCH, _SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN, _NETWORK = range(6)
+_UP_TO_NETWORK, _DOWN_FROM_NETWORK = 6, 7
+_OWN_UP: Final = (HopPlace.SOURCE_NODE, HopPlace.NIC_OUT)
+_OWN_DOWN: Final = (HopPlace.NIC_IN, HopPlace.DESTINATION_NODE)
 _AT_SOURCE: Final = (HopPlace.SOURCE_NODE, HopPlace.UP_TO_SWITCH, HopPlace.NIC_OUT)
 _AT_DESTINATION: Final = (HopPlace.DESTINATION_NODE, HopPlace.DOWN_FROM_SWITCH, HopPlace.NIC_IN)
 
@@ -46,6 +51,9 @@ class RouteTable:
 
 class RouteMap:
     """Routes between the ranks of one placement. Vertices n, n+1 ... are switches of domains.
+
+    Those behind them are switches of the network that reduce: a leg to or from one is as long as
+    the route to the farthest rank, and shares with others only the links of its rank's node.
 
     ``switch_vertex_of``: vertex of the in-switch reducer, by rank; domains are numbered in the
     order of their first ranks.
@@ -70,6 +78,7 @@ class RouteMap:
         self.switch_vertex_of = len(self.endpoints) + self._domain
         self.domain_count = len(domain_number)
         self._route_of_key: dict[int, Route] = {}
+        self._far: dict[int, int] = {}
         self._tiers = _Tiers(fabric, self.endpoints)
         self._local = [_LocalResources(graph) for graph in graphs]
         self._bases = self._lay_out([fabric.node_of[host].graph for host in hosts], graph_number)
@@ -102,7 +111,7 @@ class RouteMap:
         return bases
 
     def _set_network_rates(self, bases: IntArray) -> None:
-        """A NIC port is as fast as its cable."""
+        """A NIC port is as fast as its cable; a GPU's several NICs count as their first."""
         for rank, rate in enumerate(self._tiers.cable_bytes_per_s):
             if rate > 0:
                 local = self._local[self._graph[rank]]
@@ -119,7 +128,8 @@ class RouteMap:
         """
         for rank, switch in ((source, destination), (destination, source)):
             self._check_switches(rank, switch)
-        keys = self._pair_keys(source, destination)
+        ends, (source, destination) = (source, destination), self._met(source, destination)
+        keys = self._pair_keys(source, destination, *ends)
         known, first, route_of = np.unique(keys, return_index=True, return_inverse=True)
         routes = tuple(
             self._route(key, int(source[i]), int(destination[i]))
@@ -130,13 +140,15 @@ class RouteMap:
         for number, route in enumerate(routes):
             members = np.flatnonzero(route_of == number)
             s, d = source[members], destination[members]
-            for column, hop in enumerate(_shared_hops(route, s[0], d[0], self.rank_count)):
+            met = (int(ends[0][members[0]]), int(ends[1][members[0]]))
+            for column, hop in enumerate(self._shared_hops(route, *met)):
                 resources[members, column] = self._resource_numbers(hop, s, d)
         return RouteTable(routes, route_of.astype(np.int64), resources, self._bytes_per_s)
 
     def _check_switches(self, rank: IntArray, switch: IntArray) -> None:
         """Ranks that meet a switch meet that of their own domain."""
         meets = np.flatnonzero(switch >= self.rank_count)
+        meets = meets[switch[meets] < self.rank_count + self.domain_count]
         own = np.append(self.switch_vertex_of, np.full(self.domain_count, _NO_VERTEX))
         wrong = meets[own[rank[meets]] != switch[meets]]
         if len(wrong):
@@ -146,14 +158,55 @@ class RouteMap:
                 where=ends,
             )
 
-    def _pair_keys(self, source: IntArray, destination: IntArray) -> IntArray:
-        n = self.rank_count
+    def _met(self, source: IntArray, destination: IntArray) -> tuple[IntArray, IntArray]:
+        """The pairs with each switch of the network replaced by the rank farthest from its end."""
+        most = self.rank_count + self.domain_count
+        if max(source.max(initial=0), destination.max(initial=0)) < most:
+            return source, destination
+        return (
+            np.where(source < most, source, self._farthest(destination, source >= most)),
+            np.where(destination < most, destination, self._farthest(source, destination >= most)),
+        )
+
+    def _farthest(self, ranks: IntArray, is_asked: BoolArray) -> IntArray:
+        """For each rank asked one of another node farthest from it, of its slot if there is one."""
+        for rank in np.unique(ranks[is_asked]).tolist():
+            if rank not in self._far:
+                self._far[rank] = self._found_farthest(rank)
+        pairs = zip(ranks.tolist(), is_asked.tolist(), strict=True)
+        return np.array([self._far[rank] if asked else rank for rank, asked in pairs])
+
+    def _found_farthest(self, rank: int) -> int:
+        others = np.flatnonzero(self._node != self._node[rank])
+        if not len(others):
+            where = str(self.endpoints[rank])
+            raise UnreachableError("no network between ranks of one node", where=where)
+        alike = others[self._slot[others] == self._slot[rank]]
+        near = alike if len(alike) else others
+        return int(near[self._tiers.trunks(np.full(len(near), rank), near).argmax()])
+
+    def _pair_keys(
+        self,
+        source: IntArray,
+        destination: IntArray,
+        asked_source: IntArray,
+        asked_destination: IntArray,
+    ) -> IntArray:
+        n, most = self.rank_count, self.rank_count + self.domain_count
         s = np.where(source < n, source, destination)
         d = np.where(destination < n, destination, source)
         is_node, is_domain = (of[s] == of[d] for of in (self._node, self._domain))
         relation = np.select(
-            [source >= n, destination >= n, is_node & is_domain, is_node, is_domain],
-            [_DOWN_FROM_SWITCH, _UP_TO_SWITCH, _SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN],
+            [
+                *(asked_source >= most, asked_destination >= most),
+                *(source >= n, destination >= n),
+                *(is_node & is_domain, is_node, is_domain),
+            ],
+            [
+                *(_DOWN_FROM_NETWORK, _UP_TO_NETWORK),
+                *(_DOWN_FROM_SWITCH, _UP_TO_SWITCH),
+                *(_SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN),
+            ],
             default=_NETWORK,
         ).astype(np.int64)
         trunks = np.where(relation >= _SAME_DOMAIN, self._tiers.trunks(s, d), 0)
@@ -189,6 +242,17 @@ class RouteMap:
             return self.fabric.leg(end)
         return self.fabric.reachable_route(a, b)
 
+    def _shared_hops(self, route: Route, source: int, destination: int) -> Sequence[Hop]:
+        """The hops of a route that are links of a rank; a switch vertex shares nothing."""
+        n, most = self.rank_count, self.rank_count + self.domain_count
+        if max(source, destination) < n:
+            return route.hops
+        if source >= n:
+            places = _OWN_DOWN if source >= most else (HopPlace.DOWN_FROM_SWITCH,)
+        else:
+            places = _OWN_UP if destination >= most else (HopPlace.UP_TO_SWITCH,)
+        return [hop for hop in route.hops if hop.place in places]
+
     def _resource_numbers(self, hop: Hop, source: IntArray, destination: IntArray) -> IntArray:
         """Resource of a hop for pairs that share the route."""
         if hop.place in _AT_SOURCE or hop.place in _AT_DESTINATION:
@@ -197,16 +261,6 @@ class RouteMap:
             return np.asarray(self._bases[self._node[rank]] + local.number[hop.local])
         rank = source if hop.place in (HopPlace.LEAF_UP, HopPlace.POD_UP) else destination
         return np.asarray(self._tier_base + self._tiers.number(hop.place, rank))
-
-
-def _shared_hops(route: Route, source: int, destination: int, ranks: int) -> list[Hop]:
-    """The hops of a route that are links of a rank; a switch vertex shares nothing."""
-    hops = list(route.hops)
-    if source >= ranks:
-        hops = [hop for hop in hops if hop.place is HopPlace.DOWN_FROM_SWITCH]
-    if destination >= ranks:
-        hops = [hop for hop in hops if hop.place is HopPlace.UP_TO_SWITCH]
-    return hops
 
 
 class _LocalResources:
@@ -220,6 +274,9 @@ class _LocalResources:
                 rates[u, v] = rates.get((u, v), 0.0) + link.bytes_per_s
         for slot, rate in graph.scale_up.items():
             rates[f"gpu{slot}", ""] = rates["", f"gpu{slot}"] = rate
+        for group in graph.nics_of_gpu.values():
+            for key in [key for key in rates if f"nic{group[0]}" in key]:
+                rates[key] *= len(group)
         for nic in graph.wiring.nics:
             rates[f"nic{nic.slot}", ""] = rates["", f"nic{nic.slot}"] = np.inf
         self.number = {key: i for i, key in enumerate(rates)}
@@ -227,13 +284,17 @@ class _LocalResources:
 
 
 class _Tiers:
-    """Leaves and pods of the ranks, and what they carry towards the tier above."""
+    """Leaves and pods of the ranks, and what they carry towards the tier above.
+
+    A GPU with NICs on several leaves has all of them behind the first.
+    """
 
     def __init__(self, fabric: Fabric, endpoints: tuple[Endpoint, ...]) -> None:
         network = fabric.network
         places = [_nic_place(fabric, endpoint) for endpoint in endpoints]
         attachments = [network.leaf_of.get(place) if place else None for place in places]
-        self.cable_bytes_per_s = [a.bytes_per_s if a else 0.0 for a in attachments]
+        lanes = [Lanes.of(fabric.node_of[e.host].graph, e, network) for e in endpoints]
+        self.cable_bytes_per_s = [lane.bytes_per_s for lane in lanes]
         rates = np.unique(self.cable_bytes_per_s, return_inverse=True)
         self.rate_number, self.rate_count = rates[1].astype(np.int64), len(rates[0])
         names = sorted({a.leaf for a in attachments if a})
@@ -242,7 +303,11 @@ class _Tiers:
         self._pod = np.array([network.pod_of.get(name, 0) for name in names] or [0])
         self._distance = _leaf_distances(network, names)
         self.most_trunks = int(self._distance.max(initial=0))
-        up = [network.up_bytes_per_s.get(name, np.inf) for name in names]
+        leaves_of = {lane.leaves[0]: set(lane.leaves) for lane in lanes if lane.leaves}
+        up = [
+            sum(network.up_bytes_per_s.get(leaf, np.inf) for leaf in leaves_of.get(name, {name}))
+            for name in names
+        ]
         pods = [network.pod_up_bytes_per_s.get(i, np.inf) for i in range(int(self._pod.max()) + 1)]
         self.bytes_per_s = np.array([*up, *up, *pods, *pods], dtype=np.float64)
         self._leaf_count, self._pod_count = len(names), len(pods)

@@ -1,6 +1,6 @@
 """Routes: which way a message takes between two endpoints, hop by hop, and what class it is of."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -10,7 +10,6 @@ from fleet import HostName, P2pState, PortTechnology
 from topology.errors import FabricError
 from topology.fabric.graph import Graph, Link, links_between, shortest_path
 from topology.fabric.link_figures import Confidence, LinkFigures, RouteClass
-from topology.fabric.network import Network, nic_vertex
 from topology.fabric.node_graph import NodeGraph, is_pcie_vertex
 from topology.fabric.pcie_tree import pcie_class_generation
 
@@ -204,69 +203,6 @@ def switched_class(node: NodeGraph, slot: int, kind: str, figures: LinkFigures) 
     return figures.route_class[name]
 
 
-def network_route(
-    ends: tuple[tuple[NodeGraph, Endpoint], tuple[NodeGraph, Endpoint]],
-    network: Network,
-    figures: LinkFigures,
-) -> Route | Unreachable:
-    """The way between two nodes: PCIe to the nearest NIC, switches, and in again."""
-    (node_a, a), (node_b, b) = ends
-    nics = [node.nic_of_gpu.get(end.slot) for node, end in ends]
-    for nic, (_, end) in zip(nics, ends, strict=True):
-        if nic is None:
-            return _unreachable_nic(end)
-    assert nics[0] is not None
-    assert nics[1] is not None
-    places = [(a.host, nics[0]), (b.host, nics[1])]
-    for place in places:
-        if place not in network.leaf_of:
-            return Unreachable(
-                UnreachableReason.NO_CABLE,
-                f"no cable from {place[0]} nic{place[1]} to a switch is known to be up; "
-                "mend it, or add a source of the network",
-            )
-    leaves = [network.leaf_of[place].leaf for place in places]
-    trunks = network.trunks_between(*leaves)
-    if trunks < 0:
-        text = f"no way from {leaves[0]} to {leaves[1]}"
-        return Unreachable(UnreachableReason.SEPARATE_NETWORKS, text)
-    rate = min(network.leaf_of[place].bytes_per_s for place in places)
-    classes = figures.network_classes(network.layer_of[leaves[0]].value, rate)
-    route_class = classes[min(trunks // 2, len(classes) - 1)]
-    switches = network.switches_between(*leaves)
-    chain = [nic_vertex(*places[0]), *switches, nic_vertex(*places[1])]
-    into, out = HopPlace.SOURCE_NODE, HopPlace.DESTINATION_NODE
-    hops = [
-        *_path_hops(node_a, a.host, node_a.vertex(a.slot), f"nic{nics[0]}", into),
-        *_network_hops(network, chain, (f"nic{nics[0]}", f"nic{nics[1]}")),
-        *_path_hops(node_b, b.host, f"nic{nics[1]}", node_b.vertex(b.slot), out),
-    ]
-    return make_route(figures, route_class, LinkKind.NET, hops)
-
-
-def _network_hops(network: Network, chain: list[str], nics: tuple[str, str]) -> Iterator[Hop]:
-    """Hops from NIC to NIC, one cable each; the tiers they cross come from their number."""
-    last = len(chain) - 2
-    for i, (u, v) in enumerate(pairwise(chain)):
-        if i in (0, last):
-            place = HopPlace.NIC_OUT if i == 0 else HopPlace.NIC_IN
-        elif i * 2 <= last:
-            place = HopPlace.LEAF_UP if i == 1 else HopPlace.POD_UP
-        else:
-            place = HopPlace.LEAF_DOWN if i == last - 1 else HopPlace.POD_DOWN
-        local = {0: (nics[0], ""), last: ("", nics[1])}.get(i, ("", ""))
-        link = links_between(network.graph, u, v)[0]
-        kind, alpha_s, rate = link.kind, link.alpha_s, link.bytes_per_s
-        yield Hop(u, v, place, local, kind, alpha_s, rate, 1, link.confidence)
-
-
-def _unreachable_nic(end: Endpoint) -> Unreachable:
-    return Unreachable(
-        UnreachableReason.NO_NIC,
-        f"{end} has no NIC it can reach; add a source that lists the NICs of {end.host}",
-    )
-
-
 def _direct_class(node: NodeGraph, a: int, b: int, figures: LinkFigures) -> RouteClass:
     gpu = next(gpu for gpu in node.wiring.gpus if gpu.slot == a)
     port = next(port for port in gpu.ports if port.end.index == b)
@@ -288,21 +224,21 @@ def pcie_route(
 ) -> Route | Unreachable:
     """The way between two GPUs of one node without NVLink."""
     source, destination = f"gpu{a}", f"gpu{b}"
-    hops = _path_hops(node, host, source, destination, HopPlace.SOURCE_NODE)
+    hops = path_hops(node, host, source, destination, HopPlace.SOURCE_NODE)
     if not hops:
         return Unreachable(
             UnreachableReason.WIRING_UNKNOWN,
             f"{host}: how {source} and {destination} are wired is not reported; "
             "add nvidia-smi topo -m of the same node",
         )
+    slowest = min(node.facts[slot].pcie_generation for slot in (a, b))
+    generation = pcie_class_generation(slowest)
     if not _has_peer_access(node, a, b):
-        through_memory = figures.route_class["pcie_host_memory"]
+        through_memory = figures.route_class[f"pcie_gen{generation}_host_memory"]
         most = through_memory.bytes_per_s
         hops = [replace(hop, bytes_per_s=min(hop.bytes_per_s, most)) for hop in hops]
         return make_route(figures, through_memory, LinkKind.PCI, hops)
     kinds = {hop.kind for hop in hops}
-    slowest = min(node.facts[slot].pcie_generation for slot in (a, b))
-    generation = pcie_class_generation(slowest)
     if "socket" in kinds:
         name = f"pcie_gen{generation}_cross_socket"
     elif kinds & {"pcie_uplink", "pcie_root_port"}:
@@ -318,9 +254,10 @@ def _has_peer_access(node: NodeGraph, a: int, b: int) -> bool:
     return all(row.write is P2pState.OK for row in rows)
 
 
-def _path_hops(
+def path_hops(
     node: NodeGraph, host: str, source: str, destination: str, place: HopPlace
 ) -> list[Hop]:
+    """Hops over PCIe between two vertices of a node; empty where none is known."""
     path = shortest_path(node.graph, source, destination, may_pass=is_pcie_vertex)
     if path is None:
         return []

@@ -1,9 +1,13 @@
-"""Machine models as data: one TOML file for each, read by ``machine_from_name``."""
+"""Machine models as data: one TOML file for each, read by ``machine_from_name``.
+
+A file may say ``like = "dgx-h100"`` and then only what differs from that model.
+"""
 
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Final, Self
+from itertools import combinations
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -15,18 +19,23 @@ from fleet.wiring import (
     EndKind,
     GpuPort,
     GpuSlot,
+    GpuVendor,
     LinkLayer,
     LinkState,
     NicPort,
     NicSlot,
     NumaNode,
     NvSwitch,
+    P2pState,
+    P2pStatus,
     PcieBridge,
     PortEnd,
+    PortTechnology,
     Wiring,
 )
 
 Bus = Annotated[int, Field(ge=0, le=255)]
+DeviceNumber = Annotated[int, Field(ge=0, le=31)]
 _SWITCH_BUS: Final = 0xC4
 _BRIDGE_BUS: Final = 0xE0
 
@@ -47,12 +56,13 @@ class DeviceModel(FrozenModel):
     pcie_width: PositiveInt = 16
     domain: tuple[Bus, ...] | None = None
     bus: tuple[Bus, ...]
+    device: tuple[DeviceNumber, ...] | None = None
     numa: tuple[NonNegativeInt, ...]
     bridge: tuple[NonNegativeInt, ...] | None = None
 
     @model_validator(mode="after")
     def _one_entry_each(self) -> Self:
-        for name in ("domain", "bus", "numa", "bridge"):
+        for name in ("domain", "bus", "device", "numa", "bridge"):
             entries = getattr(self, name)
             if entries is not None and len(entries) != self.count:
                 raise ValueError(f"{name}: {len(entries)} entries; expected {self.count}")
@@ -61,7 +71,8 @@ class DeviceModel(FrozenModel):
     def address(self, i: int) -> PciAddress:
         """PCI address of device i."""
         domain = self.domain[i] if self.domain else 0
-        return PciAddress(f"{domain:08x}:{self.bus[i]:02x}:00.0")
+        device = self.device[i] if self.device else 0
+        return PciAddress(f"{domain:08x}:{self.bus[i]:02x}:{device:02x}.0")
 
     def bridge_of(self, i: int) -> int | None:
         """PCIe bridge of device i, None: at the root complex."""
@@ -69,9 +80,11 @@ class DeviceModel(FrozenModel):
 
 
 class GpuModel(DeviceModel):
-    """The GPUs of a machine."""
+    """The GPUs of a machine; without ``peer_access`` they meet in host memory only."""
 
     product_name: Text
+    vendor: GpuVendor = GpuVendor.NVIDIA
+    peer_access: bool = True
     compute_capability: Text
     memory_bytes: PositiveInt
     fabric: FabricState
@@ -84,16 +97,28 @@ class NicModel(DeviceModel):
     name: Text
     link_layer: LinkLayer
     bytes_per_s: PositiveFloat
+    vendor_device: Text | None = None
 
 
 class NvlinkModel(FrozenModel):
-    """NVLinks: to switches in the node, to the switches of the rack, or a mesh of [a, b, links]."""
+    """NVLinks or xGMI: to switches in the node, to those of the rack, or a mesh of [a, b, links].
 
-    version: Text
+    ``links_per_pair``: a mesh in which every two GPUs have that many.
+    """
+
+    version: Text | None = None
+    technology: PortTechnology = PortTechnology.NVLINK
     bytes_per_s: PositiveFloat
     links_per_switch: tuple[PositiveInt, ...] = ()
     domain_switches: NonNegativeInt = 0
     mesh: tuple[tuple[NonNegativeInt, NonNegativeInt, PositiveInt], ...] = ()
+    links_per_pair: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _version_of_an_nvlink(self) -> Self:
+        if self.technology is PortTechnology.NVLINK and self.version is None:
+            raise ValueError("version: missing; an NVLink has one, such as 4.0")
+        return self
 
 
 class FabricModel(FrozenModel):
@@ -135,6 +160,7 @@ class Machine(FrozenModel):
             gpus=_gpus(self),
             nvswitches=_nvswitches(self),
             nics=_nics(self.nic),
+            p2p=_p2p(self.gpu),
         )
 
 
@@ -158,8 +184,22 @@ def machine_from_name(name: str) -> Machine:
             field="model",
             remedy=f"use one of {', '.join(machine_names())}",
         )
+    return Machine.model_validate_json(_json_text({**_document(name), "name": name}))
+
+
+def _document(name: str) -> dict[str, Any]:
+    """A model's file over that of the model it is like."""
     text = (files("fleet.sources.machines") / f"{name}.toml").read_text()
-    return Machine.model_validate_json(_json_text({"name": name, **tomllib.loads(text)}))
+    own = tomllib.loads(text)
+    base = own.pop("like", None)
+    return own if base is None else _merged(_document(base), own)
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; anything else is replaced."""
+    both = base | own
+    tables = {k for k in base.keys() & own.keys() if isinstance(base[k], dict)}
+    return both | {key: _merged(base[key], own[key]) for key in tables}
 
 
 def _json_text(document: dict[str, object]) -> str:
@@ -194,6 +234,7 @@ def _gpus(machine: Machine) -> tuple[GpuSlot, ...]:
         GpuSlot(
             slot=i,
             product_name=gpu.product_name,
+            vendor=gpu.vendor,
             compute_capability=gpu.compute_capability,
             memory_bytes=gpu.memory_bytes,
             pci_address=gpu.address(i),
@@ -201,14 +242,14 @@ def _gpus(machine: Machine) -> tuple[GpuSlot, ...]:
             bridge=gpu.bridge_of(i),
             pcie_generation=gpu.pcie_generation,
             pcie_width=gpu.pcie_width,
-            ports=_ports(machine.nvlink, i) if machine.nvlink else (),
+            ports=_ports(machine.nvlink, i, gpu.count) if machine.nvlink else (),
             c2c=gpu.c2c,
         )
         for i in range(gpu.count)
     )
 
 
-def _ports(nvlink: NvlinkModel, slot: int) -> tuple[GpuPort, ...]:
+def _ports(nvlink: NvlinkModel, slot: int, gpu_count: int) -> tuple[GpuPort, ...]:
     ends: list[PortEnd] = []
     for switch, links in enumerate(nvlink.links_per_switch):
         ends += [PortEnd(kind=EndKind.SWITCH, index=switch)] * links
@@ -217,10 +258,14 @@ def _ports(nvlink: NvlinkModel, slot: int) -> tuple[GpuPort, ...]:
     for a, b, links in nvlink.mesh:
         if slot in (a, b):
             ends += [PortEnd(kind=EndKind.GPU, index=b if slot == a else a)] * links
+    for other in range(gpu_count):
+        if other != slot:
+            ends += [PortEnd(kind=EndKind.GPU, index=other)] * nvlink.links_per_pair
     return tuple(
         GpuPort(
             port=i,
             end=end,
+            technology=nvlink.technology,
             version=nvlink.version,
             state=LinkState.UP,
             bytes_per_s=nvlink.bytes_per_s,
@@ -238,6 +283,7 @@ def _nics(nic: NicModel) -> tuple[NicSlot, ...]:
     return tuple(
         NicSlot(
             slot=i,
+            vendor_device=nic.vendor_device,
             pci_address=nic.address(i),
             numa=nic.numa[i],
             bridge=nic.bridge_of(i),
@@ -255,6 +301,15 @@ def _nics(nic: NicModel) -> tuple[NicSlot, ...]:
         )
         for i in range(nic.count)
     )
+
+
+def _p2p(gpu: GpuModel | None) -> tuple[P2pStatus, ...]:
+    """What a driver without peer access says of every pair of GPUs."""
+    if gpu is None or gpu.peer_access:
+        return ()
+    no = P2pState.UNSUPPORTED
+    pairs = combinations(range(gpu.count), 2)
+    return tuple(P2pStatus(a=a, b=b, read=no, write=no) for a, b in pairs)
 
 
 def _address(bus: int) -> Pci:

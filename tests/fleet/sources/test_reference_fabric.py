@@ -21,9 +21,11 @@ def fabric_of(
     leaf: int | None = None,
     spine: int | None = None,
     core: int | None = None,
+    oversubscription: int | None = None,
 ) -> tuple[tuple[Switch, ...], tuple[Cable, ...]]:
     hosts = [HostName(f"n{i}") for i in range(nodes)]
-    return build_fabric(machine_from_name(model), hosts, SwitchCounts(leaf, spine, core))
+    counts = SwitchCounts(leaf, spine, core, oversubscription)
+    return build_fabric(machine_from_name(model), hosts, counts)
 
 
 def tiers(switches: Iterable[Switch]) -> list[int]:
@@ -150,6 +152,26 @@ def test_asked_counts_are_built_or_refused(nodes: int, groups: int, spine: int) 
     for switch in switches:
         if switch.tier == 0:
             assert sum(1 for far in cabled[switch.id] if far.startswith("spine")) == spine
+
+
+@pytest.mark.parametrize(
+    ("ratio", "up", "spines"), [(1, 32, 8), (2, 16, 4), (3, 11, 3), (32, 1, 1)]
+)
+def test_oversubscription_is_links_down_for_each_link_up(ratio: int, up: int, spines: int) -> None:
+    switches, cables = fabric_of("dgx-h100", 64, oversubscription=ratio)
+    # 16 leaves with 32 nodes each; spines of 64 ports
+    assert tiers(switches) == [16, spines]
+    assert_cabled_as_the_ports_allow(switches, cables)
+    cabled = links(cables)
+    for leaf in (name for name in cabled if name.startswith("leaf")):
+        assert sum(n for far, n in cabled[leaf].items() if far.startswith("spine")) == up
+
+
+def test_oversubscribed_leaves_below_a_core_have_half_the_spines() -> None:
+    switches, cables = fabric_of("dgx-h100", 1250, oversubscription=2)
+    # 10 pods of 32 leaves with 16 links up, 16 spines a pod, 5 cores for each of 16 groups
+    assert tiers(switches) == [320, 160, 80]
+    assert_cabled_as_the_ports_allow(switches, cables)
 
 
 def test_core_asks_for_three_tiers() -> None:

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from fleet.check import check_fleet
 from fleet.errors import SourceError
+from fleet.fields import AbsenceReason
 from fleet.merge import snapshots_of
 from fleet.model import Allocation, FleetMap
 from fleet.shapes import node_wirings
 from fleet.sources.machines import machine_from_name, machine_names
 from fleet.sources.synthetic import MOST_NODES, fleet_from_spec, spec_from_text
 from fleet.store import bytes_from_document, document_from_bytes
+from fleet.wiring import LinkLayer, P2pState
 from tests.contracts import assert_honest
 from tests.factories import fleet_of, hosts_of
 
@@ -22,6 +24,8 @@ def specs(draw: st.DrawFn) -> str:
     ranks = machine_from_name(name).ranks
     words = [f"model:{name}"]
     words += draw(st.sampled_from([[], ["node:1"], ["node:3"], ["node:70"], ["rack:2"]]))
+    words += draw(st.sampled_from([[], ["network:roce"], ["network:efa-v3", "nic:2"]]))
+    words += draw(st.sampled_from([[], ["nic_rate:25Gbit/s"], ["cpu:amd", "oversubscription:2"]]))
     busy = draw(st.lists(st.integers(0, ranks), max_size=3))
     words += [f"busy:{','.join(map(str, busy))}"] if busy else []
     return " ".join(draw(st.permutations(words)))
@@ -110,6 +114,37 @@ def test_nodes_of_other_models_share_no_domain() -> None:
         assert {g.fabric.domain for n in fleet.nodes for g in n.gpus if g.fabric} == {None}
 
 
+def test_words_of_the_network_make_its_nics_switches_and_cables() -> None:
+    fleet = fleet_of("model:dgx-h100 node:2 network:efa-v2 nic:32 nic_rate:50Gbit/s cpu:amd")
+    wiring = fleet.shapes[0]
+    ports = {(port.link_layer, port.bytes_per_s) for nic in wiring.nics for port in nic.ports}
+    assert (len(wiring.nics), ports) == (32, {(LinkLayer.EFA, 6.25e9)})
+    assert {nic.vendor_device for nic in wiring.nics} == {"1d0f:efa1"}
+    assert {switch.link_layer for switch in fleet.switches} == {LinkLayer.EFA}
+    assert {cable.bytes_per_s for cable in fleet.cables} == {6.25e9}
+    assert {numa.vendor for numa in wiring.numa_nodes} == {"AuthenticAMD"}
+    assert [len(node.nics) for node in fleet.nodes] == [32, 32]
+
+
+def test_routing_stands_at_every_switch() -> None:
+    for words, told in (("routing:static", False), ("routing:adaptive", True), ("", None)):
+        fleet = fleet_of(f"model:dgx-h100 node:40 {words}")
+        assert {switch.adaptive_routing for switch in fleet.switches} == {told}
+
+
+def test_peer_off_is_in_the_map() -> None:
+    (shape,) = fleet_of("model:pcie-l40s node:1 peer:off").shapes
+    assert {row.write for row in shape.p2p} == {P2pState.UNSUPPORTED}
+
+
+def test_an_amd_node_says_why_its_links_have_no_version() -> None:
+    (node,) = fleet_of("model:mi300x node:1").nodes
+    told = [absence for absence in node.absences if absence.path.endswith("version")]
+    assert [(a.reason, a.detail) for a in told] == [
+        (AbsenceReason.UNSUPPORTED, "xGMI tells no version")
+    ]
+
+
 def test_busy_gpus_repeat_over_the_nodes() -> None:
     fleet = fleet_of("model:dgx-h100 node:5 busy:8,0,3")
     held = [
@@ -161,6 +196,18 @@ def test_words_may_stand_in_any_order_and_spacing() -> None:
         ("model:dgx-h100 busy:1,,2", "'1,,2' is no list of counts"),
         ("model:dgx-h100 busy:a", "'a' is no list of counts"),
         ("model:beowulf-2006 busy:2", "give counts from 0 to 1, such as busy:1,0"),
+        (
+            "model:dgx-h100 network:token-ring",
+            "network: 'token-ring' is no network; use one of ib,",
+        ),
+        ("model:dgx-h100 nic:0", "SPEC: nic: '0' is no count"),
+        ("model:dgx-h100 nic:99", "SPEC: nic: 99 NICs for 8 ranks a node; ask for 64 at most"),
+        ("model:dgx-h100 nic_rate:400", "SPEC: nic_rate: '400' is no rate of a port; give a"),
+        ("model:dgx-h100 oversubscription:0.5", "oversubscription: '0.5' is no count"),
+        ("model:dgx-h100 routing:random", "routing: 'random' is no routing; use one of adaptive,"),
+        ("model:dgx-h100 cpu:m68k", "SPEC: cpu: 'm68k' is no cpu; use one of intel, amd, arm"),
+        ("model:dgx-h100 peer:maybe", "SPEC: peer: 'maybe' is no peer; use one of on, off"),
+        ("model:dgx-a100 node:40 nic:64", "SPEC: nic: 64 rails for spines of 40 ports; ask for"),
         ("model:dgx-h100 node:9 busy:" + ",".join("8" * 600), "write 1024 at most"),
     ],
 )

@@ -29,7 +29,7 @@ def document() -> dict[str, Any]:
     """The shipped file as a fresh document that a test may spoil."""
     text = (files("topology.fabric") / FILE_NAME).read_text()
     raw = tomllib.loads(text)
-    for table in ("route_class", "edge", "noise_profile"):
+    for table in ("route_class", "edge", "noise_profile", "trunk_share"):
         for name, row in raw[table].items():
             row["name"] = name
     return raw
@@ -149,12 +149,32 @@ def test_every_network_rate_has_classes_nearest_first(layer: LinkLayer) -> None:
         ("infiniband", 50e9, ["ib_ndr_1hop", "ib_ndr_3hop"]),
         ("infiniband", 100e9, ["ib_xdr_1hop", "ib_xdr_3hop"]),
         ("roce", 50e9, ["roce400_in_rack", "roce400_in_block", "roce400_cross_block"]),
+        ("roce", 100e9, ["roce800_in_rack", "roce800_in_block", "roce800_cross_block"]),
+        ("aries", 10.2e9, ["aries_same_group", "aries_diff_group"]),
         ("ethernet", 0.125e9, ["tcp_1g_2006", "tcp_1g_2006_far"]),
         ("ethernet", 12.5e9, ["tcp_100g_cloud"]),
     ],
 )
 def test_a_port_rate_gives_its_generation(layer: str, rate: float, names: list[str]) -> None:
     assert [row.name for row in FIGURES.network_classes(layer, rate)] == names
+
+
+@pytest.mark.parametrize(
+    ("layer", "rate", "device", "name"),
+    [
+        ("efa", 12.5e9, "1d0f:efa0", "efa_v1"),
+        ("efa", 12.5e9, "1d0f:efa1", "efa_v2"),
+        ("efa", 12.5e9, None, "efa_v2"),
+        ("efa", 25e9, "1d0f:efa2", "efa_v3_v4"),
+        ("ethernet", 25e9, "1ae0:0042", "tcpxo"),
+        ("ethernet", 12.5e9, "1ae0:0042", "tcp_100g_cloud"),
+        ("ethernet", 25e9, "15b3:1021", "tcp_100g_cloud"),
+    ],
+)
+def test_a_nic_of_known_kind_has_figures_of_its_own(
+    layer: str, rate: float, device: str | None, name: str
+) -> None:
+    assert [row.name for row in FIGURES.network_classes(layer, rate, nic_device=device)] == [name]
 
 
 def test_a_layer_without_figures_is_refused_by_name() -> None:

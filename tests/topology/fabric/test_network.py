@@ -193,7 +193,7 @@ def test_cables_of_switches_that_tell_no_layer_are_refused_with_a_remedy() -> No
         network_of([leaf("a", None)], [cable(("h0", 0), "a")])
     assert str(caught.value) == (
         "switches[*].link_layer: no switch tells its link layer; "
-        "give infiniband, roce, ethernet, efa or slingshot"
+        "give infiniband, roce, ethernet, efa, slingshot or aries"
     )
 
 

@@ -7,6 +7,7 @@ from fleet.sources.registry import gather_files
 from fleet.wiring import (
     EndKind,
     GpuPort,
+    LinkLayer,
     LinkState,
     NicPort,
     NicSlot,
@@ -207,6 +208,38 @@ def test_gpus_below_one_switch_share_its_two_nics_one_each() -> None:
 @pytest.mark.parametrize("model", ["dgx1-v100", "pcie-l40s"])
 def test_pairs_below_one_switch_share_its_nic(model: str) -> None:
     assert nic_slots(fabric_of(f"model:{model} node:1")) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("model", ["dgx-h100", "dgx-a100", "dgx1-v100", "pcie-l40s", "gb200-nvl72"])
+def test_a_gpu_with_one_nic_or_a_share_of_one_sends_through_that_alone(model: str) -> None:
+    node = fabric_of(f"model:{model} node:1").nodes[0].graph
+    assert node.nics_of_gpu == {slot: (nic,) for slot, nic in node.nic_of_gpu.items()}
+
+
+def test_a_gpu_with_four_nics_below_its_switch_sends_through_all() -> None:
+    node = fabric_of("model:dgx-h100 node:1 network:efa-v2 nic:32").nodes[0].graph
+    assert node.nic_of_gpu == {slot: 4 * slot for slot in range(8)}
+    assert node.nics_of_gpu == {slot: tuple(range(4 * slot, 4 * slot + 4)) for slot in range(8)}
+
+
+def test_nics_left_over_go_to_the_gpu_with_fewest() -> None:
+    rails = tuple(NicPort(port=1, rail=rail) for rail in range(6))
+    wiring = Wiring(
+        gpus=tuple(make_gpu(slot, numa=0) for slot in range(4)),
+        nics=tuple(with_ports(slot, port) for slot, port in enumerate(rails)),
+    )
+    assert node_graph(wiring).nics_of_gpu == {0: (0, 4), 1: (1, 5), 2: (2,), 3: (3,)}
+
+
+def test_a_nic_farther_away_or_of_another_kind_or_without_a_rail_is_not_sent_through() -> None:
+    first = NicPort(port=1, rail=0)
+    for far in (
+        with_ports(1, NicPort(port=1, rail=1), numa=1),
+        with_ports(1, NicPort(port=1, rail=1, link_layer=LinkLayer.ETHERNET)),
+        with_ports(1, NicPort(port=1)),
+    ):
+        wiring = Wiring(gpus=(make_gpu(0, numa=0),), nics=(with_ports(0, first), far))
+        assert node_graph(wiring).nics_of_gpu == {0: (0,)}
 
 
 def test_gpus_without_a_nearest_nic_spread_over_equals() -> None:

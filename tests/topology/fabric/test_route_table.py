@@ -99,6 +99,17 @@ def test_two_gpus_of_two_leaves_share_the_uplinks_of_both() -> None:
     assert up == down == 2 * 50e9
 
 
+def test_a_gpu_with_four_nics_shares_all_four_and_the_uplinks_of_their_leaves() -> None:
+    fleet = fleet_of("model:dgx-h100 node:3 leaf:64 network:efa-v2 nic:32")
+    fabric = Fabric(fleet)
+    table = table_of(RouteMap(fabric, ends_of(fabric, "h100-001:0", "h100-003:1")), [(0, 1)])
+    up = sum(uplinks_bytes_per_s(fleet, f"leaf01-rail{rail}") for rail in range(4))
+    assert up == 4 * 2 * 12.5e9
+    assert [table.bytes_per_s[r] for r in used(table, 0)] == [
+        63e9, 4 * 63e9, 50e9, up, up, 50e9, 4 * 63e9, 63e9,
+    ]  # fmt: skip
+
+
 def test_a_table_of_no_pairs_is_empty() -> None:
     fabric = fabric_of("model:dgx-h100 node:1")
     table = table_of(RouteMap(fabric, fabric.endpoints), [])

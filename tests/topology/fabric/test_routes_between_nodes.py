@@ -160,6 +160,73 @@ def test_nodes_without_a_nic_are_unreachable() -> None:
         assert answer.text.startswith("a:0 has no NIC it can reach")
 
 
+@pytest.mark.parametrize(
+    ("words", "nics", "rate"),
+    [
+        ("network:efa-v2 nic:32", 4, 50e9),
+        ("network:roce nic:16 nic_rate:100Gbit/s", 2, 25e9),
+        ("network:ib-ndr nic:8", 1, 50e9),
+        # two GPUs' NIC is one cable for both
+        ("network:ib-ndr nic:4", 1, 50e9),
+        # PCIe 5 is narrower than eight times 200G
+        ("network:efa-v3 nic:64", 8, 63e9),
+    ],
+)
+def test_a_gpu_with_several_nics_sends_over_all_of_them(words: str, nics: int, rate: float) -> None:
+    fabric = Fabric(fleet_of(f"model:dgx-h100 node:2 {words}"))
+    route = route_between(fabric, "h100-001:3", "h100-002:4")
+    assert route.link_bytes_per_s == rate
+    inside = (HopPlace.SOURCE_NODE, HopPlace.DESTINATION_NODE)
+    between = [hop for hop in route.hops if hop.place not in inside]
+    assert len(between) == 4, "out, up, down, in"
+    assert {hop.count for hop in between} == {nics}
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"), [("", 50e9), ("routing:adaptive", 50e9), ("routing:static", 0.7 * 50e9)]
+)
+def test_static_routing_narrows_the_trunks_and_not_a_rail_s_own_leaf(
+    words: str, rate: float
+) -> None:
+    fabric = Fabric(fleet_of(f"model:dgx-h100 node:2 {words}"))
+    same_leaf = route_between(fabric, "h100-001:0", "h100-002:0")
+    across = route_between(fabric, "h100-001:0", "h100-002:1")
+    assert (same_leaf.link_bytes_per_s, across.link_bytes_per_s) == (50e9, rate)
+    assert across.route_class.name == "ib_ndr_3hop"
+    leaf_up = fabric.network.up_bytes_per_s["leaf01-rail0"]
+    assert leaf_up == 2 * rate, "two links up for two nodes"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("network:ib-edr", "ib_edr_1hop"),
+        ("network:ib-hdr", "ib_hdr_1hop"),
+        ("network:ib-ndr", "ib_ndr_1hop"),
+        ("network:ib-xdr", "ib_xdr_1hop"),
+        ("network:roce nic_rate:100Gbit/s", "roce200_in_rack"),
+        ("network:roce nic_rate:200Gbit/s", "roce200_in_rack"),
+        ("network:roce nic_rate:400Gbit/s", "roce400_in_rack"),
+        ("network:roce nic_rate:800Gbit/s", "roce800_in_rack"),
+        ("network:efa-v1", "efa_v1"),
+        ("network:efa-v2", "efa_v2"),
+        ("network:efa-v3", "efa_v3_v4"),
+        ("network:efa-v4", "efa_v3_v4"),
+        ("network:efa nic_rate:100Gbit/s", "efa_v2"),
+        ("network:tcpxo", "tcpxo"),
+        ("network:slingshot", "slingshot11_same_switch"),
+        ("network:aries", "aries_same_group"),
+        ("network:ethernet nic_rate:1Gbit/s", "tcp_1g_2006"),
+        ("network:ethernet nic_rate:10Gbit/s", "tcp_25g_cloud"),
+        ("network:ethernet nic_rate:25Gbit/s", "tcp_25g_cloud"),
+        ("network:ethernet nic_rate:100Gbit/s", "tcp_100g_cloud"),
+    ],
+)
+def test_every_network_of_a_spec_has_its_route_class(words: str, name: str) -> None:
+    fabric = Fabric(fleet_of(f"model:dgx-h100 node:2 {words}"))
+    assert route_between(fabric, "h100-001:0", "h100-002:0").route_class.name == name
+
+
 def test_a_node_without_a_cable_that_is_up_is_unreachable() -> None:
     fleet = with_cables_down(fleet_of("model:dgx-h100 node:2"), lambda c: c.a.device == "h100-002")
     answer = unreachable_between(Fabric(fleet), "h100-001:0", "h100-002:5")

@@ -10,7 +10,10 @@ class Collective(StrEnum):
     ALL_GATHER = "all_gather"
     REDUCE_SCATTER = "reduce_scatter"
     ALLTOALL = "alltoall"
+    ALLTOALLV = "alltoallv"
     BROADCAST = "broadcast"
+    REDUCE = "reduce"
+    SENDRECV = "sendrecv"
 
 
 class AlgorithmName(StrEnum):
@@ -23,7 +26,12 @@ class AlgorithmName(StrEnum):
     RECURSIVE_DOUBLING = "recursive_doubling"
     NVLS = "nvls"
     NVLS_TREE = "nvls_tree"
+    COLLNET = "collnet"
+    PAT = "pat"
     HIERARCHICAL = "hierarchical"
+    ONE_SHOT = "one_shot"
+    TWO_SHOT = "two_shot"
+    DIRECT = "direct"
     PAIRWISE = "pairwise"
 
 
@@ -57,11 +65,17 @@ class ProtocolChoice(StrEnum):
 
 
 class Launch(StrEnum):
-    """How the operation is started: a process for each GPU, a thread for all, a CUDA graph."""
+    """How the operation is started.
+
+    A process for each GPU, a thread for each in one process, one thread for all of a node, a CUDA
+    graph; eager: by a framework such as PyTorch, whose calls take longer than small operations.
+    """
 
     PROCESS = "process"
+    THREADS = "threads"
     THREAD = "thread"
     GRAPH = "graph"
+    EAGER = "eager"
 
 
 class NoiseName(StrEnum):

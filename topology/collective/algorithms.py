@@ -10,23 +10,30 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from topology.collective.all_to_all import direct_all_to_all, hierarchical_all_to_all, pairwise
+from topology.collective.collnet import collnet_builds, why_no_collnet
+from topology.collective.direct import (
+    direct_gather,
+    direct_scatter,
+    one_shot,
+    sendrecv,
+    two_shot,
+    why_no_clique,
+    why_not_direct,
+)
 from topology.collective.double_tree import double_binary_tree
 from topology.collective.hierarchical import hierarchical, hierarchical_by_leaders
 from topology.collective.nvls_tree import nvls_tree_builds, why_no_nvls_tree
-from topology.collective.schedule import (
-    Round,
-    Schedule,
-    Transfer,
-    pipelined,
-    round_from_transfers,
-)
+from topology.collective.pat import pat, why_no_pat
+from topology.collective.pipelined_chain import ring_chain
+from topology.collective.schedule import Schedule, Transfer, pipelined, round_from_transfers
 from topology.collective.stages import (
     Request,
     answered,
     binomial_stages,
     make_schedule,
     pipeline_schedule,
-    ring_phase,
+    ring_phases,
     switch_stages,
 )
 from topology.errors import ScheduleError
@@ -38,12 +45,18 @@ Build: TypeAlias = "Callable[[Request], Schedule]"
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """A named algorithm: the collectives it does, when it cannot, and its ways to be built."""
+    """A named algorithm: the collectives it does, when it cannot, and its ways to be built.
+
+    ``has_rails``: it runs on as many rails as the request has channels. ``in_pieces``: collectives
+    that it cuts into the request's pieces.
+    """
 
     name: str
     collectives: tuple[Collective, ...]
     refusal: Callable[[Request], Refusal | None]
     builds: Callable[[Request], tuple[Build, ...]]
+    has_rails: bool = False
+    in_pieces: tuple[Collective, ...] = ()
 
 
 def build_schedules(name: str, request: Request) -> list[Schedule]:
@@ -75,27 +88,23 @@ def usable_names(request: Request) -> list[str]:
 
 def ring(request: Request) -> Schedule:
     """Rings over the layout's orders: each rank passes a chunk on, n - 1 steps for each phase."""
-    n, collective = request.ranks, request.collective
+    n = request.ranks
     orders = request.layout.orders[: max(1, request.channels)]
-    phases: list[Round] = []
-    if collective is not Collective.ALL_GATHER and n > 1:
-        phases.append(ring_phase(orders, lead=0, reduces=True))
-    if collective is not Collective.REDUCE_SCATTER and n > 1:
-        lead = 1 if collective is Collective.ALL_REDUCE else 0
-        phases.append(ring_phase(orders, lead=lead, reduces=False))
-    owner = np.zeros(len(orders) * n, dtype=np.int64)
-    for channel, order in enumerate(orders):
-        # After a reduce phase position p holds chunk p + 1; a gather phase starts with chunk p.
-        late = 1 if collective is Collective.REDUCE_SCATTER else 0
-        owner[channel * n + (np.arange(n) + late) % n] = order
+    phases = ring_phases(orders, request.collective) if n > 1 else []
+    owner = np.array(orders, dtype=np.int64).ravel()
     return make_schedule(request, "ring", owner, phases, channels=len(orders))
 
 
 def tree(request: Request) -> Schedule:
-    """Binomial reduce to rank 0, binomial broadcast from it; a rank's own data costs no message."""
+    """Binomial reduce to rank 0, binomial broadcast from it; a rank's own data costs no message.
+
+    An all-reduce is both. All leaves begin at once: a reduce of large buffers over shared links
+    errs on the fast side, for what is sent in different steps may meet there unseen.
+    """
     up = list(binomial_stages(range(request.ranks)))
-    down = [answered(stage) for stage in reversed(up)]
-    stages = down if request.collective is Collective.BROADCAST else [*up, *down]
+    stages = [] if request.collective is Collective.BROADCAST else list(up)
+    if request.collective is not Collective.REDUCE:
+        stages += [answered(stage) for stage in reversed(up)]
     return pipeline_schedule(request, "tree", stages)
 
 
@@ -126,29 +135,6 @@ def nvls(request: Request) -> Schedule:
     return make_schedule(request, "nvls", owner, rounds, switches=1, channels=request.pieces)
 
 
-def pairwise(request: Request) -> Schedule:
-    """All-to-all: in step k every rank sends to the rank k further on, n - 1 steps."""
-    n = request.ranks
-    ranks = np.arange(n)
-    rounds = []
-    for k in range(1, n):
-        to = (ranks + k) % n
-        rounds.append(
-            Round(
-                source=ranks,
-                destination=to,
-                channel=np.zeros(n, dtype=np.int64),
-                base=np.zeros(n, dtype=np.int64),
-                offset=ranks * n + to,
-                chunk_count=np.ones(n, dtype=np.int64),
-                reduces=np.zeros(n, dtype=np.bool_),
-                lockstep=True,
-            )
-        )
-    owner, target = np.divmod(np.arange(n * n), n)
-    return make_schedule(request, "pairwise", owner, rounds, fraction=1 / n, target=target)
-
-
 def _none(request: Request) -> Refusal | None:
     return None
 
@@ -161,16 +147,31 @@ def _no_switch(request: Request) -> Refusal | None:
     return None
 
 
+def _ring_builds(request: Request) -> tuple[Build, ...]:
+    return (ring_chain,) if request.collective in _ROOTED else (ring,)
+
+
+def _direct_builds(request: Request) -> tuple[Build, ...]:
+    ways: dict[Collective, Build] = {
+        Collective.SENDRECV: sendrecv,
+        Collective.ALL_GATHER: direct_gather,
+        Collective.REDUCE_SCATTER: direct_scatter,
+    }
+    return (ways.get(request.collective, direct_all_to_all),)
+
+
 def _hierarchical_builds(request: Request) -> tuple[Build, ...]:
-    if not request.layout.has_equal_domains:
-        return (hierarchical_by_leaders,)
+    if request.collective in _ALL_TO_ALL:
+        return (hierarchical_all_to_all,)
     insides = ("switch", "ring") if request.layout.reduces_in_switch else ("ring",)
+    is_all_reduce = request.collective is Collective.ALL_REDUCE
     ways = [
         partial(hierarchical, inside=inside, across=across)
         for inside in insides
-        for across in ("tree", "ring")
+        for across in (("tree", "ring") if is_all_reduce else ("ring",))
+        if request.layout.has_equal_domains
     ]
-    return (*ways, hierarchical_by_leaders)
+    return (*ways, hierarchical_by_leaders) if is_all_reduce else tuple(ways)
 
 
 def _one_level(request: Request) -> Refusal | None:
@@ -178,34 +179,56 @@ def _one_level(request: Request) -> Refusal | None:
         return "all ranks lie in one NVLink domain, there is no level above it"
     if max(len(domain) for domain in request.layout.domains) == 1:
         return "every rank is alone in its NVLink domain, there is no level below"
+    if request.collective is not Collective.ALL_REDUCE and not request.layout.has_equal_domains:
+        sizes = ", ".join(str(len(domain)) for domain in request.layout.domains)
+        return f"the NVLink domains hold {sizes} ranks, only all_reduce does with unequal numbers"
     return None
 
 
-_REDUCING: Final = (Collective.ALL_REDUCE, Collective.REDUCE_SCATTER)
-_RING: Final = (*_REDUCING, Collective.ALL_GATHER)
+_ALL_REDUCE: Final = (Collective.ALL_REDUCE,)
+_SHARED_OUT: Final = (Collective.REDUCE_SCATTER, Collective.ALL_GATHER)
+_RING: Final = (*_ALL_REDUCE, *_SHARED_OUT)
+_ROOTED: Final = (Collective.BROADCAST, Collective.REDUCE)
+_TREE: Final = (*_ALL_REDUCE, *_ROOTED)
+_ALL_TO_ALL: Final = (Collective.ALLTOALL, Collective.ALLTOALLV)
 
 ALGORITHMS: Final = {
     algorithm.name: algorithm
     for algorithm in (
-        Algorithm("ring", _RING, _none, lambda request: (ring,)),
         Algorithm(
-            "tree", (Collective.ALL_REDUCE, Collective.BROADCAST), _none, lambda request: (tree,)
+            "ring", (*_RING, *_ROOTED), _none, _ring_builds, has_rails=True, in_pieces=_ROOTED
         ),
+        Algorithm("tree", _TREE, _none, lambda _: (tree,), in_pieces=_TREE),
         Algorithm(
             "double_binary_tree",
-            (Collective.ALL_REDUCE,),
+            _ALL_REDUCE,
             _none,
-            lambda request: (double_binary_tree,),
+            lambda _: (double_binary_tree,),
+            has_rails=True,
+            in_pieces=_ALL_REDUCE,
         ),
+        Algorithm("recursive_doubling", _ALL_REDUCE, _none, lambda _: (recursive_doubling,)),
+        Algorithm("nvls", _RING, _no_switch, lambda _: (nvls,), in_pieces=_RING),
         Algorithm(
-            "recursive_doubling",
-            (Collective.ALL_REDUCE,),
-            _none,
-            lambda request: (recursive_doubling,),
+            "nvls_tree", _ALL_REDUCE, why_no_nvls_tree, nvls_tree_builds, in_pieces=_ALL_REDUCE
         ),
-        Algorithm("nvls", _RING, _no_switch, lambda request: (nvls,)),
-        Algorithm("nvls_tree", (Collective.ALL_REDUCE,), why_no_nvls_tree, nvls_tree_builds),
-        Algorithm("hierarchical", (Collective.ALL_REDUCE,), _one_level, _hierarchical_builds),
-        Algorithm("pairwise", (Collective.ALLTOALL,), _none, lambda request: (pairwise,)),
+        Algorithm("collnet", _ALL_REDUCE, why_no_collnet, collnet_builds, in_pieces=_ALL_REDUCE),
+        Algorithm("pat", _SHARED_OUT, why_no_pat, lambda _: (pat,)),
+        Algorithm(
+            "hierarchical",
+            (*_RING, *_ALL_TO_ALL),
+            _one_level,
+            _hierarchical_builds,
+            in_pieces=_ALL_REDUCE,
+        ),
+        Algorithm("one_shot", _ALL_REDUCE, why_no_clique, lambda _: (one_shot,)),
+        Algorithm("two_shot", _ALL_REDUCE, why_no_clique, lambda _: (two_shot,)),
+        Algorithm(
+            "direct",
+            (Collective.SENDRECV, *_SHARED_OUT, *_ALL_TO_ALL),
+            why_not_direct,
+            _direct_builds,
+        ),
+        Algorithm("pairwise", _ALL_TO_ALL, _none, lambda _: (pairwise,)),
     )
 }

@@ -36,11 +36,20 @@ def double_binary_tree(request: Request) -> Schedule:
 
 def _stages_up(nodes: Sequence[Sequence[int]], tree: int) -> Iterator[list[tuple[int, int]]]:
     """Links of each stage of the reduce: down the chains to the heads, then up the tree."""
+    yield from chain_stages_up(nodes)
+    for links in tree_stages_up(len(nodes), tree):
+        yield [(nodes[child][0], nodes[parent][0]) for child, parent in links]
+
+
+def chain_stages_up(nodes: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, int]]]:
+    """Links of each stage of a reduce to the heads of chains; all end together.
+
+    >>> list(chain_stages_up([(0, 1, 2), (5, 6)]))
+    [[(2, 1)], [(1, 0), (6, 5)]]
+    """
     longest = max(len(chain) for chain in nodes)
     for back in range(longest - 1, 0, -1):
         yield [(chain[back], chain[back - 1]) for chain in nodes if len(chain) > back]
-    for links in tree_stages_up(len(nodes), tree):
-        yield [(nodes[child][0], nodes[parent][0]) for child, parent in links]
 
 
 def tree_stages_up(count: int, tree: int) -> Iterator[list[tuple[int, int]]]:

@@ -1,4 +1,4 @@
-"""Hierarchical all-reduce: in each NVLink domain, then across the domains."""
+"""Hierarchical collectives: in each NVLink domain, and across the domains."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,31 +19,40 @@ from topology.collective.stages import (
     make_schedule,
     pipeline_schedule,
     ring_phase,
+    ring_phases,
     switch_stages,
 )
 from topology.words import Collective
 
 
 def hierarchical(request: Request, *, inside: str, across: str) -> Schedule:
-    """All-reduce in three: scatter sums in each domain, all-reduce across, gather in each domain.
+    """Scatter sums in each domain, the same collective across, gather in each domain.
 
-    ``inside``: in the NVSwitch (``switch``) or by ``ring``. ``across``: for each share of the data
-    the ranks that hold it, by ``ring`` or binomial ``tree``.
+    A reduce-scatter leaves the last phase out, an all-gather the first. ``inside``: in the NVSwitch
+    (``switch``) or by ``ring``. ``across``: for each share of the data the ranks that hold it, by
+    ``ring`` or, to all-reduce, by binomial ``tree``.
     """
-    layout = request.layout
+    layout, collective = request.layout, request.collective
     groups = layout.domains
     size, count = len(groups[0]), len(groups)
     per_share = count if across == "ring" else 1
     switches = [layout.ranks + i for i in range(count)] if inside == "switch" else []
-    rounds = [
-        *_in_domains(groups, switches, per_share, Collective.REDUCE_SCATTER),
-        *_across(groups, per_share, across),
-        *_in_domains(groups, switches, per_share, Collective.ALL_GATHER),
-    ]
-    owner = np.zeros(size * per_share, dtype=np.int64)
+    rounds: list[Round] = []
+    if collective is not Collective.ALL_GATHER:
+        rounds += _in_domains(groups, switches, per_share, Collective.REDUCE_SCATTER)
+    rounds += _across(groups, per_share, across, collective)
+    if collective is not Collective.REDUCE_SCATTER:
+        rounds += _in_domains(groups, switches, per_share, Collective.ALL_GATHER)
+    is_all_reduce = collective is Collective.ALL_REDUCE
+    owner = np.zeros(size * per_share) if is_all_reduce else np.transpose(groups).ravel()
     variant = f"{inside} in the domain, {across} across"
     return make_schedule(
-        request, "hierarchical", owner, rounds, switches=len(switches), variant=variant
+        request,
+        "hierarchical",
+        owner.astype(np.int64),
+        rounds,
+        switches=len(switches),
+        variant=variant,
     )
 
 
@@ -78,16 +87,15 @@ def _in_domains(
     return [round_from_transfers(leg) for leg in legs]
 
 
-def _across(groups: Sequence[Sequence[int]], per_share: int, across: str) -> list[Round]:
-    """All-reduce of every share among the ranks that hold it, one from each domain."""
+def _across(
+    groups: Sequence[Sequence[int]], per_share: int, across: str, collective: Collective
+) -> list[Round]:
+    """The collective of every share among the ranks that hold it, one from each domain."""
     if len(groups) == 1:
         return []
     holders = list(zip(*groups, strict=True))
     if across == "ring":
-        phases = (
-            ring_phase(holders, lead=0, reduces=True),
-            ring_phase(holders, lead=1, reduces=False),
-        )
+        phases = ring_phases(holders, collective)
         return [
             replace(phase, channel=np.zeros(phase.transfers, dtype=np.int64)) for phase in phases
         ]

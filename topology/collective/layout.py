@@ -24,7 +24,7 @@ class RankLayout:
     A clique is what NCCL takes for one node: a node, or nodes all of whose ranks one NVLink domain
     holds. ``domain_reduces``: whether each domain's switches reduce. ``orders``: rings side by
     side. ``chains``: for each rail a chain through every clique, which starts at its head, a rank
-    on that rail.
+    on that rail. ``network_reduces``: whether the switches of the network do (SHARP).
     """
 
     ranks: int
@@ -33,6 +33,7 @@ class RankLayout:
     domain_reduces: tuple[bool, ...]
     orders: tuple[tuple[int, ...], ...]
     chains: tuple[tuple[tuple[int, ...], ...], ...]
+    network_reduces: bool = False
 
     @property
     def has_equal_domains(self) -> bool:
@@ -53,13 +54,22 @@ class RankLayout:
         """Vertex of the switches of a rank's domain."""
         return self.ranks + self._domain_of[rank]
 
+    def network_vertex(self, rail: int) -> int:
+        """Vertex of the network's switches that reduce on a rail, behind those of the domains."""
+        return self.ranks + len(self.domains) + rail
+
     @cached_property
     def _domain_of(self) -> dict[int, int]:
         return {rank: number for number, domain in enumerate(self.domains) for rank in domain}
 
 
-def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLayout:
-    """The layout of a placement; ring orders are found, not assumed."""
+def layout_of(
+    fabric: Fabric, placement: Placement, routes: RouteMap, *, network_reduces: bool = False
+) -> RankLayout:
+    """The layout of a placement; ring orders are found, not assumed.
+
+    ``network_reduces``: whether the network's switches reduce. No source of a map tells.
+    """
     nodes, domains = _groups(routes.node_of.tolist()), _groups(routes.domain_of.tolist())
     cliques = cliques_of(nodes, domains)
     return RankLayout(
@@ -71,6 +81,7 @@ def layout_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> RankLay
         ),
         orders=ring_orders(fabric, placement, cliques),
         chains=clique_chains(fabric, placement, cliques),
+        network_reduces=network_reduces,
     )
 
 

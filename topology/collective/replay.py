@@ -4,17 +4,19 @@ The state of a rank's chunk is how often each rank's contribution is in it. At t
 must hold what the collective promises, each contribution exactly once.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.collective.schedule import Round, Schedule
+from topology.collective.schedule import ROOT, Round, Schedule
 from topology.errors import ScheduleError
 from topology.fabric.route_table import RouteMap
 from topology.words import Collective
 
 State = NDArray[np.int16]
 
-_REDUCES = (Collective.ALL_REDUCE, Collective.REDUCE_SCATTER)
+_REDUCES = (Collective.ALL_REDUCE, Collective.REDUCE_SCATTER, Collective.REDUCE)
 
 
 def prove(schedule: Schedule, routes: RouteMap | None = None) -> None:
@@ -29,7 +31,7 @@ def prove(schedule: Schedule, routes: RouteMap | None = None) -> None:
     for round_ in schedule.rounds:
         for repetition in range(round_.repeats):
             _check_channel_use(round_, step)
-            _apply(state, round_, repetition, step)
+            _apply(state, round_, _sent(schedule, round_, repetition), step)
             step += 1
         if routes is not None:
             routes.table(*_vertices(round_, schedule, routes))
@@ -51,38 +53,54 @@ def _initial(schedule: Schedule) -> State:
     if schedule.collective in _REDUCES:
         state[np.arange(n), :, np.arange(n)] = 1
     elif schedule.collective is Collective.BROADCAST:
-        state[0, :, 0] = 1
+        state[ROOT, :, ROOT] = 1
     else:
         state[schedule.owner, np.arange(chunks), schedule.owner] = 1
     return state
 
 
-def _apply(state: State, round_: Round, repetition: int, step: int) -> None:
+def _apply(
+    state: State, round_: Round, sent: Sequence[tuple[int, NDArray[np.int64]]], step: int
+) -> None:
     """All messages of a step leave with what their senders hold before it."""
-    first = round_.first_chunk(repetition)
-    sent = [
-        state[source, start : start + count].copy()
-        for source, start, count in zip(round_.source, first, round_.chunk_count, strict=True)
-    ]
+    held = [_held(state, int(round_.source[i]), chunks, step) for i, chunks in sent]
     copied: set[tuple[int, int]] = set()
     added: set[tuple[int, int]] = set()
-    for i, data in enumerate(sent):
-        destination, start = int(round_.destination[i]), int(first[i])
-        if len(data) < max(1, round_.chunk_count[i]) or not data.any(axis=1).all():
-            raise ScheduleError(
-                "sends a chunk it does not hold",
-                field=f"rank {round_.source[i]}, step {step}, chunk {start}",
-            )
-        here = state[destination, start : start + len(data)]
-        chunks = {(destination, chunk) for chunk in range(start, start + len(data))}
+    for (i, chunks), data in zip(sent, held, strict=True):
+        destination = int(round_.destination[i])
+        places = {(destination, chunk) for chunk in chunks.tolist()}
         if round_.reduces[i]:
-            here += data
-            added |= chunks
+            state[destination, chunks] += data
+            added |= places
         else:
-            here[:] = data
-            _check_apart(copied, chunks, step)
-            copied |= chunks
+            state[destination, chunks] = data
+            _check_apart(copied, places, step)
+            copied |= places
     _check_apart(copied, added, step)
+
+
+def _held(state: State, source: int, chunks: NDArray[np.int64], step: int) -> State:
+    """What a sender holds of the chunks of a message."""
+    is_there = len(chunks) > 0 and chunks.min() >= 0 and chunks.max() < state.shape[1]
+    if is_there and state[source, chunks].any(axis=1).all():
+        return np.asarray(state[source, chunks])
+    raise ScheduleError(
+        "sends a chunk it does not hold",
+        field=f"rank {source}, step {step}, chunk {chunks[0] if len(chunks) else 'none'}",
+    )
+
+
+def _sent(
+    schedule: Schedule, round_: Round, repetition: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """Messages of a step, each with those of its chunks that have bytes."""
+    transfer, chunk = round_.chunks(repetition)
+    if schedule.fractions is not None:
+        has_bytes = schedule.fractions[chunk] > 0
+        transfer, chunk = transfer[has_bytes], chunk[has_bytes]
+    ends = np.searchsorted(transfer, np.arange(1, round_.transfers + 1))
+    parts = np.split(chunk, ends[:-1])
+    return list(enumerate(parts[: round_.transfers]))
 
 
 def _check_apart(copied: set[tuple[int, int]], other: set[tuple[int, int]], step: int) -> None:
@@ -125,8 +143,13 @@ def _promises(schedule: Schedule) -> list[tuple[int, int, State]]:
             owner = schedule.owner
             return [(rank, chunk, one[owner[chunk]]) for rank in range(n) for chunk in chunks]
         case Collective.BROADCAST:
-            return [(rank, chunk, one[0]) for rank in range(n) for chunk in chunks]
-        case Collective.ALLTOALL:
-            assert schedule.target is not None, "an all-to-all names the target of each chunk"
-            pairs = zip(schedule.target, schedule.owner, strict=True)
-            return [(int(to), chunk, one[source]) for chunk, (to, source) in enumerate(pairs)]
+            return [(rank, chunk, one[ROOT]) for rank in range(n) for chunk in chunks]
+        case Collective.REDUCE:
+            return [(ROOT, chunk, everyone) for chunk in chunks]
+        case Collective.ALLTOALL | Collective.ALLTOALLV | Collective.SENDRECV:
+            assert schedule.target is not None, "it names the target of each chunk"
+            pairs = enumerate(zip(schedule.target, schedule.owner, strict=True))
+            has_bytes = (
+                np.ones(schedule.chunks) if schedule.fractions is None else schedule.fractions
+            )
+            return [(int(to), c, one[source]) for c, (to, source) in pairs if has_bytes[c]]

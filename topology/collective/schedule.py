@@ -5,39 +5,41 @@ full array). Vertices are ranks 0 ... n-1, then one for each switch that reduces
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from topology.words import Collective
 
 IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
 
 _NO_WRAP: Final = 2**62
 
+ROOT: Final = 0
+"""Rank that a broadcast starts from and a reduce ends at."""
 
-_BUS_STEPS: Final = {
-    Collective.ALL_REDUCE: 2.0,
-    Collective.ALL_GATHER: 1.0,
-    Collective.REDUCE_SCATTER: 1.0,
-    Collective.ALLTOALL: 1.0,
-}
+
+_WHOLE_BUFFER: Final = (Collective.BROADCAST, Collective.REDUCE, Collective.SENDRECV)
+"""A link carries all of it: bus bandwidth is algorithm bandwidth."""
 
 
 def busbw_factor(collective: Collective, ranks: int) -> float:
     """Busbw / algbw as nccl-tests defines it: what the hardware's links would have to carry.
 
-    2(n-1)/n for all-reduce; (n-1)/n for all-gather, reduce-scatter, all-to-all; 1 for broadcast.
+    2(n-1)/n for all-reduce; (n-1)/n for all-gather, reduce-scatter and all-to-all, with sizes or
+    without; 1 for broadcast, reduce and sendrecv.
 
     >>> busbw_factor(Collective.ALL_REDUCE, 8)
     1.75
     """
-    if collective is Collective.BROADCAST:
+    if collective in _WHOLE_BUFFER:
         return 1.0
-    return _BUS_STEPS[collective] * (ranks - 1) / ranks
+    steps = 2.0 if collective is Collective.ALL_REDUCE else 1.0
+    return steps * (ranks - 1) / ranks
 
 
 class Transfer(NamedTuple):
@@ -55,9 +57,9 @@ class Transfer(NamedTuple):
 class Round:
     """Transfers that go at the same time, ``repeats`` times over; all arrays have shape (m,).
 
-    Transfer i sends ``chunk_count[i]`` chunks. Its first chunk is ``base + offset``; in repetition
-    j the offset is ``(offset + j * shift) mod modulus``. ``reduces``: the receiver adds, else it
-    overwrites. ``lockstep``: a message starts only when its receiver, too, has finished its
+    Transfer i sends ``chunk_count[i]`` chunks. The k-th of them, from 0, is in repetition j
+    ``base + (offset + j * shift + k * stride) mod modulus``. ``reduces``: the receiver adds, else
+    it overwrites. ``lockstep``: a message starts only when its receiver, too, has finished its
     previous step (a ring's one buffer); else as soon as the sender has what it sends and its
     sends of the step before have left. A channel is a lane of its own: what arrives on one holds up
     nothing on another. In repetition j it is ``channel + j * channel_shift``.
@@ -74,6 +76,7 @@ class Round:
     shift: int = 0
     repeats: int = 1
     channel_shift: int = 0
+    stride: int = 1
     lockstep: bool = False
 
     def __post_init__(self) -> None:
@@ -95,13 +98,23 @@ class Round:
         """First chunk of every transfer in a repetition, shape (m,)."""
         return np.asarray(self.base + (self.offset + repetition * self.shift) % self.modulus)
 
+    def chunks(self, repetition: int) -> tuple[IntArray, IntArray]:
+        """Transfer and chunk of everything sent in a repetition, both of shape (chunks sent,)."""
+        transfer = np.repeat(np.arange(self.transfers), self.chunk_count)
+        ends = np.cumsum(self.chunk_count)
+        place = np.arange(len(transfer)) - (ends - self.chunk_count)[transfer]
+        within = self.offset[transfer] + repetition * self.shift + place * self.stride
+        return transfer, self.base[transfer] + within % self.modulus
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
     """A collective on ``ranks`` ranks: rounds in order; a chunk is ``chunk_fraction`` of S.
 
-    ``owner``: shape (chunks,), the rank that a chunk starts at (all-gather, all-to-all) or must end
-    at (reduce-scatter). ``target``: the rank an all-to-all chunk is for.
+    ``owner``: shape (chunks,), the rank that a chunk starts at (all-gather, all-to-all, sendrecv)
+    or must end at (reduce-scatter). ``target``: the rank a chunk of an all-to-all or a sendrecv is
+    for. ``fractions``: shape (chunks,), share of S of each chunk where they are not all alike;
+    ``chunk_fraction`` is then their mean, and a chunk of no bytes is not sent.
     """
 
     collective: Collective
@@ -114,6 +127,7 @@ class Schedule:
     rounds: tuple[Round, ...]
     target: IntArray | None = None
     variant: str = ""
+    fractions: FloatArray | None = None
 
     @property
     def chunks(self) -> int:
@@ -135,6 +149,45 @@ class Schedule:
         """Transfers over all steps: each is one noisy message."""
         return sum(round_.repeats * round_.transfers for round_ in self.rounds)
 
+    def shares(self, round_: Round) -> FloatArray:
+        """Share of S that each transfer of a round carries, shape (m,).
+
+        Where chunks differ it is that of the first repetition: their rounds have but one.
+        """
+        if self.fractions is None:
+            return np.asarray(round_.chunk_count * self.chunk_fraction)
+        transfer, chunk = round_.chunks(0)
+        sums = np.bincount(transfer, self.fractions[chunk], minlength=round_.transfers)
+        return sums.astype(np.float64)
+
+
+def round_of(
+    source: ArrayLike,
+    destination: ArrayLike,
+    first: ArrayLike = 0,
+    *,
+    chunks: ArrayLike = 1,
+    reduces: bool = False,
+    channel: ArrayLike = 0,
+    modulus: int = _NO_WRAP,
+    stride: int = 1,
+    lockstep: bool = False,
+) -> Round:
+    """A round of one repetition from columns; a number stands for a column of it."""
+    columns = np.broadcast_arrays(source, destination, channel, first, chunks)
+    return Round(
+        source=columns[0],
+        destination=columns[1],
+        channel=columns[2],
+        base=np.zeros(columns[0].shape, dtype=np.int64),
+        offset=columns[3],
+        chunk_count=columns[4],
+        reduces=np.full(columns[0].shape, reduces),
+        modulus=modulus,
+        stride=stride,
+        lockstep=lockstep,
+    )
+
 
 def round_from_transfers(transfers: Iterable[Transfer], *, lockstep: bool = False) -> Round:
     """A round of one repetition."""
@@ -152,7 +205,9 @@ def round_from_transfers(transfers: Iterable[Transfer], *, lockstep: bool = Fals
     )
 
 
-def pipelined(stages: Sequence[Sequence[Transfer]], *, pieces: int, stride: int) -> list[Round]:
+def pipelined(
+    stages: Sequence[Sequence[Transfer] | Round], *, pieces: int, stride: int
+) -> list[Round]:
     """Rounds in which stage d works on piece k at step d + k; a piece is ``stride`` chunks.
 
     The transfers of a stage name the chunks and the channel of piece 0; each further piece is the
@@ -161,32 +216,52 @@ def pipelined(stages: Sequence[Sequence[Transfer]], *, pieces: int, stride: int)
     depth = len(stages)
     if not depth:
         return []
-    of_stage = [round_from_transfers(stage) for stage in stages]
+    line = _Line([s if isinstance(s, Round) else round_from_transfers(s) for s in stages])
     rounds: list[Round] = []
     step = 0
     while step < depth + pieces - 1:
         active = range(max(0, step - pieces + 1), min(step, depth - 1) + 1)
         steady = pieces - step if depth - 1 <= step < pieces else 1
-        joined = _side_by_side([(of_stage[d], step - d) for d in active], stride)
-        rounds.append(replace(joined, repeats=steady, shift=stride, channel_shift=1))
+        rounds.append(line.at_work(active, step, stride=stride, repeats=steady))
         step += steady
     return rounds
 
 
-def _side_by_side(stages: Sequence[tuple[Round, int]], stride: int) -> Round:
-    """Stages of one step as one round, each on a piece of its own."""
+class _Line:
+    """The stages of a pipeline one behind another, so that those at work are a slice."""
 
-    def joined(name: str) -> IntArray:
-        return np.concatenate([getattr(round_, name) for round_, _ in stages])
+    def __init__(self, stages: Sequence[Round]) -> None:
+        sizes = [stage.transfers for stage in stages]
+        self._stage = np.repeat(np.arange(len(stages)), sizes)
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        self._all = side_by_side(stages)
 
-    sizes = [round_.transfers for round_, _ in stages]
-    piece = np.repeat([number for _, number in stages], sizes).astype(np.int64)
+    def at_work(self, stages: range, step: int, *, stride: int, repeats: int) -> Round:
+        """Stages of one step as one round, each on a piece of its own."""
+        here = slice(self._starts[stages.start], self._starts[stages.stop])
+        piece = step - self._stage[here]
+        return Round(
+            source=self._all.source[here],
+            destination=self._all.destination[here],
+            channel=self._all.channel[here] + piece,
+            base=self._all.base[here],
+            offset=self._all.offset[here] + piece * stride,
+            chunk_count=self._all.chunk_count[here],
+            reduces=self._all.reduces[here],
+            shift=stride,
+            repeats=repeats,
+            channel_shift=1,
+        )
+
+
+def side_by_side(rounds: Sequence[Round]) -> Round:
+    """Rounds of one repetition, whose chunks lie in a row, at the same time."""
     return Round(
-        source=joined("source"),
-        destination=joined("destination"),
-        channel=joined("channel") + piece,
-        base=joined("base"),
-        offset=joined("offset") + piece * stride,
-        chunk_count=joined("chunk_count"),
-        reduces=joined("reduces").astype(np.bool_),
+        source=np.concatenate([round_.source for round_ in rounds]),
+        destination=np.concatenate([round_.destination for round_ in rounds]),
+        channel=np.concatenate([round_.channel for round_ in rounds]),
+        base=np.concatenate([round_.base for round_ in rounds]),
+        offset=np.concatenate([round_.offset for round_ in rounds]),
+        chunk_count=np.concatenate([round_.chunk_count for round_ in rounds]),
+        reduces=np.concatenate([round_.reduces for round_ in rounds]),
     )

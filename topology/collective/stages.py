@@ -2,36 +2,70 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from topology.collective.layout import RankLayout
 from topology.collective.schedule import (
+    FloatArray,
     IntArray,
     Round,
     Schedule,
     Transfer,
     pipelined,
 )
+from topology.errors import WorkloadError
 from topology.words import Collective
 
+_ROUNDING: Final = 1e-9
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """What an algorithm is asked: a collective on a layout.
 
     ``channels``: most rings side by side. ``pieces``: into how many pieces a pipeline cuts.
+    ``pair_fraction``: shape (n, n), the share of its buffer that each rank (row) sends to each
+    (column) in an alltoallv; None: equal shares.
+
+    Raises:
+        WorkloadError: shares of another shape, below 0, or whose rows do not sum to 1.
     """
 
     collective: Collective
     layout: RankLayout
     channels: int = 1
     pieces: int = 1
+    pair_fraction: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.pair_fraction is not None:
+            fraction = np.array(self.pair_fraction, dtype=np.float64)
+            _check_fractions(fraction, self.collective, self.ranks)
+            fraction.setflags(write=False)
+            object.__setattr__(self, "pair_fraction", fraction)
 
     @property
     def ranks(self) -> int:
         """World size."""
         return self.layout.ranks
+
+
+def _check_fractions(fraction: FloatArray, collective: Collective, ranks: int) -> None:
+    if collective is not Collective.ALLTOALLV:
+        raise _wrong_fractions(f"given for {collective.value}", "ask for alltoallv")
+    if fraction.shape != (ranks, ranks):
+        shape = " x ".join(map(str, fraction.shape))
+        raise _wrong_fractions(f"{shape} shares", f"give {ranks} x {ranks}, one a pair of ranks")
+    sums = fraction.sum(axis=1)
+    for rank in np.flatnonzero((abs(sums - 1) > _ROUNDING) | ~(fraction.min(axis=1) >= 0)):
+        text = f"rank {rank}'s shares sum to {sums[rank]:.6g}, the least is {fraction[rank].min()}"
+        raise _wrong_fractions(text, "give shares of 0 or more that sum to 1")
+
+
+def _wrong_fractions(text: str, remedy: str) -> WorkloadError:
+    return WorkloadError(text, field="pair_fraction", remedy=remedy)
 
 
 def ring_phase(orders: Sequence[Sequence[int]], *, lead: int, reduces: bool) -> Round:
@@ -53,6 +87,17 @@ def ring_phase(orders: Sequence[Sequence[int]], *, lead: int, reduces: bool) -> 
         repeats=n - 1,
         lockstep=True,
     )
+
+
+def ring_phases(orders: Sequence[Sequence[int]], collective: Collective) -> list[Round]:
+    """The phases of a collective; reduce-scatter and all-gather: position p owns chunk p."""
+    all_reduces = collective is Collective.ALL_REDUCE
+    phases = []
+    if collective is not Collective.ALL_GATHER:
+        phases.append(ring_phase(orders, lead=0 if all_reduces else -1, reduces=True))
+    if collective is not Collective.REDUCE_SCATTER:
+        phases.append(ring_phase(orders, lead=1 if all_reduces else 0, reduces=False))
+    return phases
 
 
 def binomial_stages(ranks: Sequence[int]) -> Iterator[list[Transfer]]:
@@ -112,6 +157,7 @@ def make_schedule(
     fraction: float | None = None,
     target: IntArray | None = None,
     variant: str = "",
+    fractions: FloatArray | None = None,
 ) -> Schedule:
     """A schedule of the request's collective; without ``fraction`` the chunks make up S."""
     return Schedule(
@@ -125,4 +171,5 @@ def make_schedule(
         rounds=tuple(rounds),
         target=target,
         variant=variant,
+        fractions=fractions,
     )

@@ -66,10 +66,9 @@ def route_schedule(schedule: Schedule, routes: RouteMap, size_bytes: float) -> R
     Raises:
         UnreachableError: a message between ranks that no link joins.
     """
-    chunk_bytes = schedule.chunk_fraction * size_bytes
     tables = tuple(routes.table(r.source, r.destination) for r in schedule.rounds)
     shares = tuple(
-        shared_bandwidth_s(table, r.chunk_count.astype(np.float64) * chunk_bytes)
+        shared_bandwidth_s(table, schedule.shares(r) * size_bytes)
         for table, r in zip(tables, schedule.rounds, strict=True)
     )
     per_node = np.bincount(routes.node_of).max() if routes.rank_count else 1

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from fleet import GpuVendor
-from topology.collective.algorithms import build_schedules, usable_names
+from topology.collective.algorithms import ALGORITHMS, build_schedules, usable_names
 from topology.collective.layout import layout_of
 from topology.collective.placement import Placement
 from topology.collective.schedule import Schedule, busbw_factor
@@ -274,8 +274,10 @@ def _schedules(
     rails = max(len(request.layout.orders), len(request.layout.chains))
     order = sorted(names, key=lambda name: (name == "ring", name))
     for name in order:
-        for channels in sorted({1, rails}) if name in _ON_RAILS else (1,):
-            for cut, least_bytes in _cuts(size_bytes, channels) if name in _IN_PIECES else _WHOLE:
+        algorithm = ALGORITHMS[name]
+        is_cut = request.collective in algorithm.in_pieces
+        for channels in sorted({1, rails}) if algorithm.has_rails else (1,):
+            for cut, least_bytes in _cuts(size_bytes, channels) if is_cut else _WHOLE:
                 asked = replace(request, channels=channels, pieces=cut)
                 for schedule in build_schedules(name, asked):
                     if cut == 1 or schedule.channels >= cut:
@@ -298,8 +300,6 @@ def _cuts(size_bytes: int, channels: int) -> Iterator[tuple[int, float]]:
 
 
 _WHOLE: Final = ((1, 0.0),)
-_ON_RAILS: Final = ("ring", "double_binary_tree")
-_IN_PIECES: Final = ("tree", "nvls", "nvls_tree", "hierarchical", "double_binary_tree")
 
 
 def _at_least_s(costs: Costs) -> float:

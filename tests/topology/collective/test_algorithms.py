@@ -16,6 +16,7 @@ from tests.topology.collective.layouts import (
     requests,
     schedule_of,
     spread_out,
+    with_sharp,
 )
 from topology.collective.algorithms import ALGORITHMS, build_schedules, usable_names
 from topology.collective.replay import prove
@@ -53,8 +54,12 @@ PLACEMENTS: dict[str, Callable[[], Placed]] = {
     "three meshes": lambda: packed("model:dgx1-v100 node:3", 24),
     "pcie": lambda: packed("model:pcie-l40s node:2", 12),
     "cpu ranks": lambda: packed(CPUS, 33),
+    "two nodes and a half, SHARP": lambda: with_sharp(packed(H100, 20)),
+    "one rank a node, SHARP": lambda: with_sharp(spread_out(H100, 5)),
+    "unequal and shuffled, SHARP": lambda: with_sharp(uneven()),
+    "pcie, SHARP": lambda: with_sharp(packed("model:pcie-l40s node:2", 12)),
 }
-SLOW_ON = {("two racks", Collective.ALLTOALL)}
+SLOW_ON = {("two racks", Collective.ALLTOALL), ("two racks", Collective.ALLTOALLV)}
 """80 ranks make 6,400 chunks on 80 ranks: too much to move here, and no other case."""
 
 
@@ -75,7 +80,8 @@ def test_every_schedule_is_proved_over_links_that_are_there(
             continue
         prove(schedule, placed.routes)
         proved.add(schedule.algorithm)
-    assert {"ring", "tree", "double_binary_tree", "recursive_doubling"} <= proved
+    assert {"ring", "tree", "double_binary_tree", "recursive_doubling", "direct"} <= proved
+    assert ("collnet" in proved) == ("SHARP" in where)
 
 
 @pytest.mark.parametrize("ranks", range(1, 34))
@@ -95,7 +101,7 @@ def test_every_collective_has_an_algorithm_for_any_number_of_ranks() -> None:
             assert usable_names(Request(collective, packed(H100, ranks).layout))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_relabelled_ranks_are_proved_as_well(data: st.DataObject) -> None:
     fabric = fabric_of("model:dgx-h100 node:3")
@@ -130,7 +136,13 @@ def test_steps_and_messages_are_those_of_the_closed_forms(n: int) -> None:
     assert counts("ring", Collective.REDUCE_SCATTER) == (n - 1, (n - 1) * n)
     assert counts("tree", ALL_REDUCE) == (2 * log_n, 2 * (n - 1))
     assert counts("tree", Collective.BROADCAST) == (log_n, n - 1)
-    assert counts("pairwise", Collective.ALLTOALL) == (n - 1, n * (n - 1))
+    assert counts("tree", Collective.REDUCE) == (log_n, n - 1)
+    assert counts("ring", Collective.BROADCAST) == (n - 1, n - 1)
+    assert counts("ring", Collective.REDUCE) == (n - 1, n - 1)
+    for collective in (Collective.ALLTOALL, Collective.ALLTOALLV):
+        assert counts("pairwise", collective) == (n - 1, n * (n - 1))
+        assert counts("direct", collective) == (min(1, n - 1), n * (n - 1))
+    assert counts("direct", Collective.SENDRECV) == (min(1, n - 1), n if n > 1 else 0)
     assert counts("recursive_doubling", ALL_REDUCE) == (
         log_p + folds,
         p * log_p + 2 * (n - p),
@@ -174,16 +186,19 @@ def test_a_ring_moves_the_least_a_rank_can_send(n: int, channels: int) -> None:
     ):
         schedule = schedule_of("ring", collective, placed, channels=channels)
         assert sent_by_rank(schedule) == pytest.approx([share] * n)
-    alltoall = schedule_of("pairwise", Collective.ALLTOALL, placed)
-    assert sent_by_rank(alltoall) == pytest.approx([(n - 1) / n] * n)
+    for name in ("pairwise", "direct"):
+        alltoall = schedule_of(name, Collective.ALLTOALL, placed)
+        assert sent_by_rank(alltoall) == pytest.approx([(n - 1) / n] * n)
 
 
 @pytest.mark.parametrize("where", ["a node", "two nodes", "two nodes and a half", "a mesh"])
 def test_chunks_make_up_the_whole_buffer(where: str) -> None:
     for schedule in variants(PLACEMENTS[where](), channels=4, pieces=3):
         total = schedule.chunks * schedule.chunk_fraction
-        ranks = schedule.ranks if schedule.collective is Collective.ALLTOALL else 1
+        ranks = schedule.ranks if schedule.target is not None else 1
         assert total == pytest.approx(ranks), schedule.algorithm
+        if schedule.fractions is not None:
+            assert schedule.fractions.sum() == pytest.approx(ranks)
 
 
 @pytest.mark.parametrize("where", PLACEMENTS)
@@ -191,10 +206,11 @@ def test_messages_name_channels_and_chunks_that_there_are(where: str) -> None:
     for schedule in variants(PLACEMENTS[where](), channels=3, pieces=2):
         for round_ in schedule.rounds:
             for repetition in {0, round_.repeats - 1}:
-                first = round_.first_chunk(repetition)
+                chunk = round_.chunks(repetition)[1]
                 channel = round_.channel + repetition * round_.channel_shift
-                assert first.min() >= 0
-                assert (first + round_.chunk_count).max() <= schedule.chunks
+                assert len(chunk) == round_.chunk_count.sum()
+                assert chunk.min() >= 0
+                assert chunk.max() < schedule.chunks
                 assert channel.min() >= 0
                 assert channel.max() < schedule.channels
 
@@ -223,6 +239,22 @@ def test_an_unknown_algorithm_is_refused_with_those_there_are() -> None:
         ("nvls_tree", ALL_REDUCE, "three meshes", "no NVSwitch reduces in rank 0's clique"),
         ("hierarchical", ALL_REDUCE, "a node", "all ranks lie in one NVLink domain"),
         ("hierarchical", ALL_REDUCE, "a rack", "all ranks lie in one NVLink domain"),
+        (
+            "hierarchical",
+            Collective.ALL_GATHER,
+            "unequal and shuffled",
+            "the NVLink domains hold 3, 1, 2 ranks, only all_reduce does with unequal numbers",
+        ),
+        ("hierarchical", Collective.BROADCAST, "two nodes", "hierarchical does no broadcast"),
+        ("double_binary_tree", Collective.REDUCE, "two nodes", "double_binary_tree does no reduce"),
+        ("ring", Collective.SENDRECV, "a node", "ring does no sendrecv"),
+        ("collnet", ALL_REDUCE, "a node", "all ranks lie in one clique"),
+        ("collnet", ALL_REDUCE, "two nodes", "no SHARP known here"),
+        ("pat", Collective.ALL_GATHER, "two nodes", "8 ranks share a node, NCCL runs PAT with one"),
+        ("pat", ALL_REDUCE, "one rank a node", "pat does no all_reduce"),
+        ("one_shot", ALL_REDUCE, "two nodes", "the ranks lie in 2 nodes that only the network"),
+        ("two_shot", ALL_REDUCE, "cpu ranks", "the ranks lie in 33 nodes that only the network"),
+        ("direct", Collective.ALL_GATHER, "pcie", "the ranks lie in 2 nodes that only the network"),
         ("hierarchical", ALL_REDUCE, "one rank a node", "every rank is alone in its NVLink domain"),
         ("hierarchical", ALL_REDUCE, "cpu ranks", "every rank is alone in its NVLink domain"),
     ],

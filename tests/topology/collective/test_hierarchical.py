@@ -119,3 +119,30 @@ def test_a_domain_of_one_among_larger_ones_is_proved() -> None:
     for pieces in (1, 3):
         for schedule in variants(placed, pieces).values():
             prove(schedule, placed.routes)
+
+
+@pytest.mark.parametrize("collective", [Collective.ALL_GATHER, Collective.REDUCE_SCATTER])
+def test_a_gather_or_scatter_is_half_the_all_reduce_and_each_rank_owns_one_part(
+    collective: Collective,
+) -> None:
+    placed = packed(H100, 24)
+    made = build_schedules("hierarchical", Request(collective, placed.layout))
+    steps = {schedule.variant: schedule.steps for schedule in made}
+    assert steps == {
+        "switch in the domain, ring across": 2 + 2,
+        "ring in the domain, ring across": 7 + 2,
+    }
+    for schedule in made:
+        assert sorted(schedule.owner.tolist()) == list(range(24))
+        prove(schedule, placed.routes)
+
+
+def test_a_gather_crosses_between_domains_with_no_more_than_it_must() -> None:
+    """Each of 24 ranks sends its part, and what it got, on to the next node: 2/24 of the whole."""
+    placed = packed(H100, 24)
+    (_, schedule) = build_schedules("hierarchical", Request(Collective.ALL_GATHER, placed.layout))
+    crossing = [
+        m for step in messages_of(schedule) for m in step if m.source // 8 != m.destination // 8
+    ]
+    assert sum(m.chunks for m in crossing) * schedule.chunk_fraction == pytest.approx(2)
+    assert {m.source % 8 - m.destination % 8 for m in crossing} == {0}, "each on its own rail"

@@ -16,12 +16,14 @@ from tests.topology.collective.layouts import (
     placed_on,
     requests,
     schedule_of,
+    spread_out,
+    with_sharp,
     with_steps,
 )
 from tests.topology.fabric.factories import hosts_of
 from topology.collective.algorithms import build_schedules
 from topology.collective.replay import prove
-from topology.collective.schedule import Schedule, Transfer
+from topology.collective.schedule import Schedule, Transfer, round_of
 from topology.errors import ScheduleError, UnreachableError
 from topology.fabric.from_fleet import Fabric
 from topology.words import Collective
@@ -50,8 +52,8 @@ def test_a_right_schedule_by_hand_is_proved() -> None:
 
 def test_one_rank_alone_has_nothing_to_send() -> None:
     for collective in Collective:
-        if collective is not Collective.ALLTOALL:
-            prove(by_hand(collective, 1, []))
+        alone = by_hand(collective, 1, [])
+        prove(replace(alone, target=np.zeros(1, dtype=np.int64)))
 
 
 def test_a_missing_step_is_found_with_rank_and_chunk() -> None:
@@ -134,6 +136,40 @@ def test_an_all_to_all_chunk_must_reach_its_target() -> None:
     assert "ends with" in refusal(turned)
 
 
+def test_a_sendrecv_must_reach_the_next_rank() -> None:
+    def passing(step: list[Transfer]) -> Schedule:
+        schedule = by_hand(Collective.SENDRECV, 3, [step], owner=(0, 1, 2))
+        return replace(schedule, target=np.array([1, 2, 0]), chunk_fraction=1.0)
+
+    prove(passing([copy(0, 1, 0), copy(1, 2, 1), copy(2, 0, 2)]))
+    wrong = passing([copy(0, 2, 0), copy(1, 2, 1), copy(2, 0, 2)])
+    assert refusal(wrong) == "rank 1, step 1: ends with rank 0's part of chunk 0 0 times, not 1"
+
+
+def test_a_reduce_must_end_at_rank_0_and_nowhere_else_is_looked() -> None:
+    prove(by_hand(Collective.REDUCE, 3, [[add(2, 1)], [add(1, 0)]]))
+    assert "rank 0, step 2: ends with rank 0's part of chunk 0 0 times" in refusal(
+        by_hand(Collective.REDUCE, 3, [[add(0, 1)], [copy(2, 0)]])
+    )
+
+
+def test_chunks_of_no_bytes_need_not_be_sent_and_cannot() -> None:
+    whole = by_hand(Collective.ALLTOALLV, 2, [[copy(0, 1, 1)]], owner=(0, 0, 1, 1))
+    target = np.array([0, 1, 0, 1])
+    uneven = replace(whole, target=target, fractions=np.array([0.5, 0.5, 0.0, 1.0]))
+    prove(uneven)
+    assert "rank 1's part of chunk 2" in refusal(replace(uneven, fractions=np.full(4, 0.5)))
+    nothing = with_steps(uneven, [[copy(0, 1, 1)], [copy(1, 0, 2)]])
+    assert refusal(nothing) == "rank 1, step 1, chunk none: sends a chunk it does not hold"
+
+
+def test_chunks_that_lie_apart_are_moved_by_their_stride() -> None:
+    apart = round_of([0, 1], [1, 0], [0, 1], chunks=2, stride=2)
+    schedule = by_hand(Collective.ALL_GATHER, 2, [], owner=(0, 1, 0, 1))
+    prove(replace(schedule, rounds=(apart,)))
+    assert "does not hold" in refusal(replace(schedule, rounds=(replace(apart, stride=1),)))
+
+
 def test_a_message_over_a_link_that_is_not_there_is_found() -> None:
     fleet: FleetMap = merge_snapshots(hosts_of(2))
     fabric = Fabric(fleet)
@@ -170,9 +206,10 @@ def test_a_schedule_of_other_ranks_than_the_placement_is_refused() -> None:
 
 def small(name: str) -> Placed:
     """A placement on which the algorithm works: two domains for those that cross them."""
-    if name in ("hierarchical", "nvls_tree"):
-        return named(H100, *(f"h100-00{i}:{slot}" for i in (1, 2) for slot in range(3)))
-    return packed(H100, 6)
+    if name in ("hierarchical", "nvls_tree", "collnet"):
+        ends = (f"h100-00{i}:{slot}" for i in (1, 2) for slot in range(3))
+        return with_sharp(named(H100, *ends))
+    return spread_out("model:dgx-h100 node:6", 6) if name == "pat" else packed(H100, 6)
 
 
 NAMES = (
@@ -183,6 +220,11 @@ NAMES = (
     "nvls",
     "nvls_tree",
     "hierarchical",
+    "collnet",
+    "pat",
+    "one_shot",
+    "two_shot",
+    "direct",
     "pairwise",
 )
 

@@ -13,6 +13,7 @@ from topology.collective.schedule import (
     busbw_factor,
     pipelined,
     round_from_transfers,
+    round_of,
 )
 from topology.words import Collective
 
@@ -21,9 +22,12 @@ NCCL_TESTS_FACTORS = {
     Collective.ALL_GATHER: {1: 0.0, 2: 0.5, 4: 0.75, 8: 0.875, 64: 63 / 64},
     Collective.REDUCE_SCATTER: {1: 0.0, 2: 0.5, 4: 0.75, 8: 0.875, 64: 63 / 64},
     Collective.ALLTOALL: {1: 0.0, 2: 0.5, 4: 0.75, 8: 0.875, 64: 63 / 64},
+    Collective.ALLTOALLV: {1: 0.0, 2: 0.5, 4: 0.75, 8: 0.875, 64: 63 / 64},
     Collective.BROADCAST: {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 64: 1.0},
+    Collective.REDUCE: {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 64: 1.0},
+    Collective.SENDRECV: {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 64: 1.0},
 }
-"""PERFORMANCE.md of nccl-tests: bus bandwidth over algorithm bandwidth."""
+"""PERFORMANCE.md of nccl-tests: bus bandwidth over algorithm bandwidth; rccl-tests' alltoallv."""
 
 
 @pytest.mark.parametrize("collective", Collective)
@@ -48,6 +52,30 @@ def a_round(**change: object) -> Round:
 def test_chunks_shift_with_each_repetition_and_wrap_round() -> None:
     round_ = a_round(modulus=4, shift=-1, repeats=3)
     assert [round_.first_chunk(j).tolist() for j in range(3)] == [[0, 5], [3, 4], [2, 7]]
+
+
+def test_chunks_of_a_message_follow_its_stride_and_wrap_round() -> None:
+    round_ = a_round(base=[0, 10], chunk_count=[3, 2], modulus=5, stride=-2, shift=1, repeats=2)
+    first, second = (round_.chunks(j) for j in (0, 1))
+    assert first[0].tolist() == second[0].tolist() == [0, 0, 0, 1, 1]
+    assert first[1].tolist() == [0, 3, 1, 11, 14]
+    assert second[1].tolist() == [1, 4, 2, 12, 10]
+
+
+def test_shares_of_a_round_are_its_chunks_alike_or_not() -> None:
+    round_ = a_round(base=[0, 0], offset=[0, 1], chunk_count=[2, 3])
+    alike = by_hand(Collective.BROADCAST, 2, [], owner=[0] * 4)
+    assert alike.shares(round_).tolist() == [0.5, 0.75]
+    apart = replace(alike, fractions=np.array([0.5, 0.25, 0.125, 0.125]))
+    assert apart.shares(round_).tolist() == [0.75, 0.5]
+
+
+def test_a_column_may_be_a_number_and_columns_are_alike_long() -> None:
+    round_ = round_of([0, 1], 2, [5, 6], chunks=2, reduces=True)
+    assert round_.destination.tolist() == [2, 2]
+    assert (round_.chunk_count.tolist(), round_.reduces.tolist()) == ([2, 2], [True, True])
+    with pytest.raises(ValueError, match="broadcast"):
+        round_of([0, 1], [1, 2, 3])
 
 
 def test_chunks_stay_where_nothing_shifts() -> None:
@@ -122,6 +150,16 @@ def test_each_piece_of_a_pipeline_is_a_channel_of_its_own(depth: int, pieces: in
 
 def test_a_pipeline_of_no_stages_has_no_rounds() -> None:
     assert pipelined([], pieces=3, stride=1) == []
+
+
+def test_stages_may_be_rounds_or_transfers() -> None:
+    stages = down_the_line(4)
+    mixed = [round_from_transfers(stage) if i % 2 else stage for i, stage in enumerate(stages)]
+    for a, b in zip(
+        pipelined(stages, pieces=3, stride=1), pipelined(mixed, pieces=3, stride=1), strict=True
+    ):
+        assert a.source.tolist() == b.source.tolist()
+        assert a.chunks(0)[1].tolist() == b.chunks(0)[1].tolist()
 
 
 def test_one_piece_is_the_stages_in_a_row() -> None:

@@ -7,12 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.latency.closed_form import (
+    chain_s,
+    collnet_chain_s,
+    collnet_direct_s,
+    direct_s,
+    hierarchical_all_to_all_s,
+    hierarchical_gather_s,
     in_switch_all_reduce_s,
+    one_shot_s,
+    pat_s,
     recursive_doubling_s,
     ring_all_reduce_s,
     ring_gather_s,
+    sendrecv_s,
     tree_all_reduce_s,
     tree_broadcast_s,
+    tree_reduce_s,
+    two_shot_s,
 )
 
 BY_RANKS = (
@@ -21,6 +32,13 @@ BY_RANKS = (
     tree_broadcast_s,
     tree_all_reduce_s,
     recursive_doubling_s,
+    tree_reduce_s,
+    chain_s,
+    sendrecv_s,
+    direct_s,
+    one_shot_s,
+    two_shot_s,
+    pat_s,
 )
 LINK = {"size_bytes": 1e6, "alpha_s": 1e-6, "bytes_per_s": 1e9}
 """One hop of the whole buffer: 1 us and 1 ms."""
@@ -50,6 +68,39 @@ def test_in_switch_is_up_and_down_and_more_pieces_hide_the_way_down() -> None:
     assert one == pytest.approx(2e-6 + 2e-3)
     ten = in_switch_all_reduce_s(size_bytes=1e6, alpha_s=1e-6, bytes_per_s=1e9, pieces=10)
     assert ten == pytest.approx(2e-6 + 1.1e-3)
+
+
+def test_a_chain_of_eight_takes_seven_hops_and_pieces_hide_most_of_them() -> None:
+    assert chain_s(ranks=8, **LINK) == pytest.approx(7 * (1e-6 + 1e-3))
+    assert chain_s(ranks=8, **LINK, pieces=6) == pytest.approx(7e-6 + 2e-3)
+    assert chain_s(ranks=2, **LINK, pieces=100) == pytest.approx(1e-6 + 1e-3)
+
+
+def test_of_four_ranks_one_shot_sends_thrice_the_buffer_and_two_shot_half_of_that() -> None:
+    assert sendrecv_s(ranks=4, **LINK) == pytest.approx(1e-6 + 1e-3)
+    assert direct_s(ranks=4, **LINK) == pytest.approx(1e-6 + 0.75e-3)
+    assert one_shot_s(ranks=4, **LINK) == pytest.approx(1e-6 + 3e-3)
+    assert two_shot_s(ranks=4, **LINK) == pytest.approx(2e-6 + 1.5e-3)
+
+
+@pytest.mark.parametrize(("ranks", "steps"), [(2, 1), (3, 2), (4, 2), (5, 3), (64, 6), (65, 7)])
+def test_pat_takes_the_logarithm_of_the_ranks_rounded_up(ranks: int, steps: int) -> None:
+    expected = steps * 1e-6 + (ranks - 1) / ranks * 1e-3
+    assert pat_s(ranks=ranks, **LINK) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("size", "direct", "chain"), [(1, 2, 2), (2, 4, 4), (8, 4, 16)])
+def test_collnet_moves_the_buffer_there_and_back(size: int, direct: int, chain: int) -> None:
+    for form_s, hops in ((collnet_direct_s, direct), (collnet_chain_s, chain)):
+        assert form_s(ranks_per_node=size, **LINK) == pytest.approx(hops * 1e-6 + 2e-3)
+
+
+def test_two_levels_of_three_by_four_take_two_and_three_steps() -> None:
+    levels = {"domains": 3, "ranks_per_domain": 4}
+    across, inside = 2 * (1e-6 + 1e-3 / 12), 3 * (1e-6 + 1e-3 / 4)
+    assert hierarchical_gather_s(**levels, **LINK) == pytest.approx(across + inside)
+    shares = 3 / 4 + 2 / 3
+    assert hierarchical_all_to_all_s(**levels, **LINK) == pytest.approx(2e-6 + shares * 1e-3)
 
 
 @pytest.mark.parametrize("time_s", BY_RANKS, ids=lambda f: f.__name__)

@@ -314,7 +314,7 @@ def test_trials_below_one_are_refused() -> None:
 
 def test_algorithm_that_does_not_do_the_collective_is_refused_and_others_are_named() -> None:
     scenario = Scenario(Collective.ALLTOALL, 8, algorithm=AlgorithmName.RING)
-    with pytest.raises(ScheduleError, match=r"ring does no alltoall; use pairwise"):
+    with pytest.raises(ScheduleError, match=r"ring does no alltoall; use .*pairwise"):
         run(scenario)
 
 

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The suite starts some hundred Pythons: without kept byte code each would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint bench compare golden test-gpu clean
 help:
 	@echo "make demo      one real run from inventory to picture, into out/"

@@ -177,10 +177,10 @@ def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> bool:
     from fleet.report import (
         FAULT_HEADER,
         HEADER,
-        excluded_lines,
         fault_rows,
         fleet_lines,
         fleet_rows,
+        set_aside_lines,
     )
     from fleet.sources.registry import Gathered
     from fleet.store import bytes_from_document
@@ -200,7 +200,7 @@ def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> bool:
         return bool(faults)
     print("\n".join(fleet_lines(gathered.fleet)))
     print_table(HEADER, fleet_rows(gathered.fleet), right=(1, 2))
-    for line in excluded_lines(gathered.fleet):
+    for line in set_aside_lines(gathered.fleet):
         print(printable(line))
     if faults:
         print("does not answer:")
@@ -209,5 +209,5 @@ def _print_inventory(gathered: object, *, as_json: bool, quiet: bool) -> bool:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line, with its exit codes."""
     run_app(app)

@@ -8,7 +8,7 @@ from typing import Final
 
 from fleet.fields import AbsenceReason
 from fleet.model import NodeFacts
-from fleet.state import UnlistedWhy
+from fleet.state import UnlistedGpu, UnlistedWhy
 
 _DEVICE: Final = re.compile(r"(?P<kind>gpu|nic)s(?:\[(?P<slot>[0-9]+|\*)\])?")
 _OF_THE_KERNEL: Final = ("nics", "nic_states", "wiring.nics", "wiring.bridges", "wiring.numa")
@@ -59,6 +59,17 @@ def device_faults(facts: NodeFacts) -> tuple[DeviceFault, ...]:
     return (*devices, *_unlisted(facts), *_calls(facts, devices))
 
 
+def why_unlisted(gpu: UnlistedGpu) -> str:
+    """Why a GPU on the bus is not among the driver's, for people."""
+    match gpu.why:
+        case UnlistedWhy.EXCLUDED:
+            return "the driver was told to leave it alone"
+        case UnlistedWhy.OTHER_DRIVER:
+            return f"it is bound to {gpu.driver or 'another driver'}, not to nvidia"
+        case UnlistedWhy.NOT_LISTED:
+            return "it is on the PCI bus, the driver does not list it"
+
+
 def _devices(facts: NodeFacts) -> Iterator[DeviceFault]:
     for absence in facts.absences:
         match = _DEVICE.fullmatch(absence.path)
@@ -74,9 +85,9 @@ def _devices(facts: NodeFacts) -> Iterator[DeviceFault]:
 
 
 def _unlisted(facts: NodeFacts) -> Iterator[DeviceFault]:
-    detail = "it is on the PCI bus, the driver does not list it"
     for gpu in facts.unlisted_gpus:
         if gpu.why is UnlistedWhy.NOT_LISTED:
+            detail = why_unlisted(gpu)
             yield DeviceFault(
                 FaultKind.UNLISTED, None, AbsenceReason.FAILED, detail, gpu.pci_address
             )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from fleet.faults import FaultKind, device_faults
+from fleet.faults import FaultKind, device_faults, why_unlisted
 from fleet.model import NodeFacts
 from fleet.naming import counted
 from fleet.state import (
@@ -42,13 +42,9 @@ def symptoms(facts: NodeFacts) -> Iterator[Symptom]:
             place = f"{fault.kind}s" if fault.slot is None else f"{fault.kind}s[{fault.slot}]"
             yield Symptom(f"{fault.kind}_silent", True, place, text)
     for gpu in facts.unlisted_gpus:
-        excluded = gpu.why is UnlistedWhy.EXCLUDED
-        text = (
-            "the driver was told to leave it alone"
-            if excluded
-            else "it is on the PCI bus, the driver does not list it"
-        )
-        yield Symptom(f"gpu_{gpu.why.value}", not excluded, f"unlisted_gpus[{gpu.key}]", text)
+        is_error = gpu.why is UnlistedWhy.NOT_LISTED
+        place = f"unlisted_gpus[{gpu.key}]"
+        yield Symptom(f"gpu_{gpu.why.value}", is_error, place, why_unlisted(gpu))
     for state in facts.states:
         for symptom in _of_gpu(state):
             yield symptom._replace(where=f"states[{state.slot}].{symptom.where}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fleet.errors import FleetError, StoreError
+from fleet.errors import FleetError
 from fleet.fields import HostName
 from fleet.merge import merge_snapshots, snapshots_of
 from fleet.model import FleetMap, NodeSnapshot
@@ -11,7 +11,7 @@ from fleet.node import BegunReading, NodeReader
 from fleet.reading import NodeReading
 from fleet.sources.reading import snapshot_from_reading
 from fleet.sources.registry import Gathered, gather_files, host_name_from_text
-from fleet.store import bytes_from_document, write_bytes
+from fleet.store import bytes_from_document, make_folder, write_bytes
 
 
 def take_inventory(
@@ -78,12 +78,7 @@ def record(
     Raises:
         StoreError: the folder cannot be made or written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be made ({error.strerror})", where=str(folder), remedy="name another folder"
-        ) from None
+    make_folder(folder)
     documents = [reading] if reading is not None else list(snapshots_of(fleet))
     paths = []
     for document in documents if key is None else _redacted(documents, key):

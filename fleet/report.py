@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fleet.check import Finding
-from fleet.faults import DeviceFault, device_faults
+from fleet.faults import DeviceFault, device_faults, why_unlisted
 from fleet.gather.hostlist import fold_hosts
 from fleet.model import FleetMap, Node
 from fleet.naming import counted
@@ -72,14 +72,15 @@ def fault_rows(fleet: FleetMap) -> list[tuple[str, ...]]:
     return [(fold_hosts(named), *fault) for fault, named in hosts.items()]
 
 
-def excluded_lines(fleet: FleetMap) -> list[str]:
-    """A line for each GPU that a driver was told to leave alone."""
-    return [
-        f"excluded: {node.host} gpu@{gpu.pci_address}, the driver was told to leave it alone"
-        for node in fleet.nodes
-        for gpu in node.unlisted_gpus
-        if gpu.why is UnlistedWhy.EXCLUDED
-    ]
+def set_aside_lines(fleet: FleetMap) -> list[str]:
+    """A line for each GPU that is kept from its driver on purpose, hosts with the same folded."""
+    hosts: dict[tuple[str, str], list[str]] = {}
+    for node in fleet.nodes:
+        for gpu in node.unlisted_gpus:
+            if gpu.why is not UnlistedWhy.NOT_LISTED:
+                what = f"gpu@{gpu.pci_address}, {why_unlisted(gpu)}"
+                hosts.setdefault((gpu.why.value.replace("_", " "), what), []).append(node.host)
+    return [f"{why}: {fold_hosts(named)} {what}" for (why, what), named in hosts.items()]
 
 
 def _fault_place(fleet: FleetMap, node: Node, fault: DeviceFault) -> str:

@@ -206,14 +206,19 @@ class UnlistedWhy(StrEnum):
 
     EXCLUDED = "excluded"
     NOT_LISTED = "not_listed"
+    OTHER_DRIVER = "other_driver"
 
 
 class UnlistedGpu(FrozenModel):
-    """A GPU of the node that the driver does not offer: excluded by its settings, or not listed."""
+    """A GPU of the node that the driver does not offer: excluded, given away, or not listed.
+
+    ``driver`` is the name of the other driver that has it, as the kernel tells it.
+    """
 
     pci_address: Pci
     why: UnlistedWhy
     uuid: GpuUuid | None = None
+    driver: Text | None = None
 
     @property
     def key(self) -> str:

@@ -93,6 +93,20 @@ def read_bytes(path: str | Path, *, limit: int = LARGEST_DOCUMENT_BYTES) -> byte
     return raw
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where it is not there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be made ({error.strerror})", where=str(folder), remedy="name another folder"
+        ) from None
+
+
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part.
 

@@ -1,7 +1,7 @@
 """Fixtures for the whole suite: factories, the shared data where present, golden files."""
 
-import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +11,13 @@ from hypothesis import settings
 
 from tests.fakes.nvml_stub import NvmlStub, built
 
-# Fewer examples than hypothesis' 100, to be quick; HYPOTHESIS_PROFILE=default has them all.
-settings.register_profile("quick", max_examples=40)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+# How long an example takes is no check: a busy machine is not a fault of the program's.
+settings.register_profile("no clock", deadline=None)
+settings.load_profile("no clock")
+
+# Who is started in the background ignores Ctrl-C, and so would every process of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,12 +2,11 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import run_here
 from tests.console_blocks import difference, examples_in, rewritten, run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -55,9 +54,9 @@ def options_of(program: str, command: str) -> set[str]:
 
 
 def help_text(program: str, *words: str) -> str:
-    path = Path(sys.executable).parent / program
-    done = subprocess.run([path, *words, "--help"], capture_output=True, text=True, check=True)
-    return done.stdout
+    done = run_here(program, *words, "--help")
+    assert done.code == 0
+    return done.out
 
 
 def test_the_comparison_bites() -> None:

@@ -22,7 +22,7 @@ from fleet.doctor.surroundings import DeviceFile, Surroundings
 from fleet.errors import FleetError
 from fleet.faults import device_faults
 from fleet.naming import counted
-from fleet.probe.plan import INIT
+from fleet.probe.keys import INIT
 from fleet.reading import Answer, Lacks, NodeReading
 from fleet.sources.nvml import refusal_of
 from fleet.sources.nvml_calls import calls_of

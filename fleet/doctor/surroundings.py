@@ -44,6 +44,9 @@ _LIBRARY_FOLDERS: Final = (
         "run/nvidia/driver/lib",
     ),
 )
+_OUR_DRIVERS: Final = frozenset({"", "nvidia", "nouveau"})
+"""Drivers of a GPU that is, or could be, NVIDIA's driver's; one bound to vfio-pci is a guest's."""
+
 _LARGEST_FILE_BYTES: Final = 1 << 20
 _CONTAINER: Final = re.compile(r"docker|kubepods|containerd|libpod|lxc|crio")
 
@@ -169,7 +172,7 @@ def surroundings_of(
             line.split(" ")[0] for line in _text(root / "proc/modules").splitlines() if line
         ),
         libraries=tuple(_libraries(root)),
-        gpus=None if functions is None else _of_class(functions, GPU_CLASSES, NVIDIA),
+        gpus=None if functions is None else _gpus(root, functions),
         nvswitches=_of_class(functions or {}, (NVSWITCH_CLASS,), NVIDIA),
         adapters=_of_class(functions or {}, (INFINIBAND_CLASS,)),
         hcas=tuple(_names(root / "sys/class/infiniband")),
@@ -238,6 +241,21 @@ def _pci_functions(root: Path) -> Mapping[str, tuple[str, str]] | None:
         name: (_text(folder / name / "vendor").strip(), _text(folder / name / "class").strip())
         for name in _names(folder)
     }
+
+
+def _gpus(root: Path, functions: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """GPUs that NVIDIA's driver has, or could have: not those kept for guests."""
+    found = _of_class(functions, GPU_CLASSES, NVIDIA)
+    folder = root / "sys/bus/pci/devices"
+    return tuple(gpu for gpu in found if _bound_to(folder / gpu) in _OUR_DRIVERS)
+
+
+def _bound_to(function: Path) -> str:
+    """The driver that has a PCI function; empty: none, or it is not told."""
+    try:
+        return os.path.basename(os.readlink(function / "driver"))
+    except OSError:
+        return ""
 
 
 def _of_class(

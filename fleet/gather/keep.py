@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fleet.errors import StoreError
 from fleet.fields import NAME
 from fleet.gather.outcome import AnswerError
 from fleet.gather.spool import read_untrusted
-from fleet.store import write_bytes
+from fleet.store import make_folder, write_bytes
 
 ENDING: Final = ".json.gz"
 _LONGEST_STEM: Final = 200
@@ -53,12 +52,7 @@ def keep_in(folder: Path) -> Keep:
     Raises:
         StoreError: it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot be made ({error.strerror})", where=str(folder), remedy="name another folder"
-        ) from None
+    make_folder(folder)
     return Keep(folder)
 
 

@@ -11,8 +11,9 @@ import struct
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from fleet.probe.keys import Field
+
 Answer = Dict[str, Any]
-Field = Tuple[int, int]
 
 FUNCTION_NOT_FOUND = 13
 VERSION_MISMATCH = 25

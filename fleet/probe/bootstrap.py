@@ -1,7 +1,7 @@
 """The far side's first words: puts the probe's modules in place and starts it. No installation.
 
 A sweep sends the modules as text and as code, and code is used where both Pythons are of one kind:
-compiling costs more than all else the probe does. Parent and child of the probe start alike.
+compiling costs more than all else the probe does. The probe's child is a fork, for the same reason.
 """
 
 import base64
@@ -16,7 +16,6 @@ from typing import Any, Dict, List, Optional
 LOADER = "import sys;p=sys.stdin.buffer.readline();exec(p or sys.exit(9))"
 """Runs the first line of stdin. No quote, dollar or backslash in it: shells lie between."""
 
-CHILD = "child"
 _OLDEST_PYTHON = (3, 6)
 _PACKAGES = ("fleet", "fleet.probe")
 _DRIVER = "libnvidia-ml.so.1"
@@ -52,7 +51,7 @@ class Program:
         return (
             "import base64,zlib;s=zlib.decompress(base64.b64decode('{}')).decode();"
             "g={{'__name__':'fleet_bootstrap'}};exec(s,g);"
-            "g['start'](s,g['Program']('{}','{}','{}','{}'))"
+            "g['start'](g['Program']('{}','{}','{}','{}'))"
         ).format(packed(bootstrap.encode()), self.magic, self.code, self.texts, self.binding)
 
 
@@ -98,23 +97,17 @@ class SpareBinding:
         exec(compile(source, "<pynvml>", "exec"), module.__dict__)
 
 
-def start(bootstrap: str, program: Program) -> None:
-    """Put the modules in place, then be the probe, or its child where the command line says so."""
+def start(program: Program) -> None:
+    """Put the modules in place, then be the probe."""
     if sys.version_info < _OLDEST_PYTHON:
         sys.exit(8)  # the shell goes on to nvidia-smi
-    modules = program.modules()
     finders: List[Any] = sys.meta_path
-    finders.insert(0, Modules(modules))
+    finders.insert(0, Modules(program.modules()))
     finders.append(SpareBinding(program.binding))
-    if sys.argv[1:2] == [CHILD]:
-        from fleet.probe.child import main as read_chapters
-
-        read_chapters()
-        return
     from fleet.probe.__main__ import main
+    from fleet.probe.child import main as read_chapters
 
-    command = [sys.executable, "-I", "-c", LOADER, CHILD]
-    main(sys.argv[1:], command, _for_child(program, modules).line(bootstrap))
+    main(sys.argv[1:], read_chapters)
 
 
 def compiled(texts: Dict[str, str]) -> Dict[str, CodeType]:
@@ -130,13 +123,6 @@ def packed(data: bytes) -> str:
 def unpacked(text: str) -> bytes:
     """The bytes that were packed."""
     return zlib.decompress(base64.b64decode(text))
-
-
-def _for_child(program: Program, modules: Dict[str, CodeType]) -> Program:
-    """The child runs the same Python, so it gets code and no text."""
-    if program.magic == MAGIC_NUMBER.hex():
-        return Program(program.magic, program.code, "", program.binding)
-    return Program(MAGIC_NUMBER.hex(), packed(marshal.dumps(modules)), "", program.binding)
 
 
 def _has_driver() -> bool:

@@ -162,6 +162,8 @@ def _with_bridges(tree: "_Tree", name: str) -> List[str]:
         return []
     if tree.link(os.path.join(folder, "physfn")) is not None:
         return []  # a virtual function of this host: part of the device it belongs to
+    if (vendor or "").strip() == NVIDIA:
+        tree.link(os.path.join(folder, "driver"))  # may be another's on purpose: vfio-pci, nouveau
     above = (tree.target(folder) or "").split("/")
     return [name] + [step for step in above if _PCI_NAME.match(step)]
 

@@ -2,17 +2,25 @@
 
 Chapters: ``nvml`` (start, versions, count), ``gpu I``, ``pairs I`` (GPU I with those after it),
 ``state I`` (what changes by the minute, of a GPU asked before), and ``processes`` (whose they are).
-Each call is announced before it is made: if it hangs, the parent knows which it was. Keys are the
-calls themselves, a GPU by its index: ``field(3,165,7)``.
+Each call is announced before it is made: if it hangs, the parent knows which it was.
 """
 
-from functools import lru_cache
-from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Optional, Sequence
 
 from fleet.probe import binding
-from fleet.probe.binding import Answer, Field
+from fleet.probe.binding import Answer
+from fleet.probe.keys import (
+    INIT,
+    LINK_COUNT,
+    OF_GPU,
+    OF_LINK,
+    STATE,
+    VERSION,
+    Field,
+    field_names,
+    key_of,
+)
 
-INIT = "nvmlInit()"
 MOST_LINKS = 64
 MOST_MIG_DEVICES = 32
 
@@ -23,45 +31,6 @@ P2P_READ = 0  # the binding's constant of this name is a tuple by mistake
 P2P_WRITE = 1
 GPU_SENSOR = 0
 
-LINK_COUNT = (91, 0)
-COMMON_SPEED = (90, 0)
-POWER_INSTANT = (186, 0)
-RECOVERY_ACTION = (230, 0)
-C2C_COUNT = (170, 0)
-C2C_RATE = (172, 0)
-OF_GPU = (COMMON_SPEED, POWER_INSTANT, RECOVERY_ACTION, C2C_COUNT, C2C_RATE)
-STATE = 165
-VERSION = 166
-OF_LINK = (146, 164, STATE, VERSION, 161, 162, 163, 208, 213, 214, 221)
-"""Far link, speed, state, version; replays, recoveries, CRC errors (to Hopper); receive errors,
-recoveries, failed recoveries and symbol errors (from Blackwell)."""
-
-
-STATE_NAMES = frozenset(
-    "nvmlDeviceGet" + name
-    for name in (
-        "FieldValues",
-        "MemoryInfo",
-        "GpuFabricInfoV",
-        "PlatformInfo",
-        "EccMode",
-        "TotalEccErrors",
-        "RemappedRows",
-        "CurrentClocksEventReasons",
-        "TemperatureV",
-        "PowerUsage",
-        "EnforcedPowerLimit",
-        "ComputeMode",
-        "PersistenceMode",
-        "UtilizationRates",
-        "ComputeRunningProcesses",
-        "ProcessUtilization",
-        "MigMode",
-        "MaxMigDeviceCount",
-        "MigDeviceHandleByIndex",
-    )
-)
-
 
 class Out:
     """Where a plan's answers go."""
@@ -71,16 +40,6 @@ class Out:
 
     def answer(self, key: str, answer: Answer) -> None:
         """Take one answer."""
-
-
-def key_of(name: str, *arguments: Any) -> str:
-    """The key of a call: its name, the GPU's index, what else was asked."""
-    return "{}({})".format(name, ",".join(str(argument) for argument in arguments))
-
-
-@lru_cache(maxsize=64)
-def _field_names(fields: Tuple[Field, ...]) -> Dict[Field, str]:
-    return {field: "{},{}".format(*field) for field in fields}
 
 
 class Gpu:
@@ -209,7 +168,7 @@ class Plan:
         key = key_of("nvmlDeviceGetFieldValues", gpu.index)
         self._out.asking(key)
         found = binding.field_values(gpu.handle, fields)
-        names = _field_names(tuple(fields))
+        names = field_names(tuple(fields))
         table = {names[field]: answer.get("value", answer) for field, answer in found.items()}
         self._out.answer(key, binding.value(table))
         return found
@@ -395,10 +354,3 @@ def _mig_device(plan: Plan, gpu: Gpu, i: int) -> None:
 
 
 _STATE_PARTS = (_memory, _fabric, _health, _use, _mig)
-
-
-@lru_cache(maxsize=8192)
-def is_state(key: str) -> bool:
-    """Whether a key's answer is asked for anew with the state: what is left is the inventory."""
-    name, _, arguments = key.partition("(")
-    return name in STATE_NAMES or "." in arguments or name == "process"

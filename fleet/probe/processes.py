@@ -5,7 +5,8 @@ import pwd
 from typing import Sequence
 
 from fleet.probe import binding
-from fleet.probe.plan import Out, key_of
+from fleet.probe.keys import key_of
+from fleet.probe.plan import Out
 
 MOST_PROCESSES = 4096
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Set
 
 from fleet.probe.command import output_of
 from fleet.probe.files import is_network
-from fleet.probe.plan import INIT, is_state
+from fleet.probe.keys import INIT, is_state
 from fleet.probe.supervise import Stop, Supervisor, a_stop, chapter_name
 
 SCHEMA_VERSION = 1

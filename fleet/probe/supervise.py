@@ -12,10 +12,11 @@ import signal
 import subprocess
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from fleet.probe.child import READY
-from fleet.probe.plan import INIT
+from fleet.probe.fork import Forked
+from fleet.probe.keys import INIT
 
 LONGEST_LINE_BYTES = 4 * 2**20
 SLOW_START = 4.0
@@ -24,8 +25,9 @@ SLOW_START = 4.0
 START_S = 20.0
 """For the interpreter itself, on a busy node."""
 
-_GRACE_S = 0.05
+_GRACE_S = 0.25
 
+Process = Union["subprocess.Popen[bytes]", Forked]
 Take = Callable[[str, str, Any], None]
 Stop = Dict[str, Any]
 
@@ -43,27 +45,25 @@ class ChildGoneError(Exception):
 class Supervisor:
     """Runs chapters one at a time, each in a living child; keeps the child for the next reading.
 
-    ``command`` starts the child, ``program`` is text it reads first (nothing for a module).
+    ``command`` starts the child; a function is run in a fork, for a parent of one thread alone.
     ``gather_s``: so long its lines may gather before they are read, to wake up less often.
     """
 
     def __init__(
         self,
-        command: List[str],
-        program: str = "",
+        command: Union[List[str], Callable[[], None]],
         deadline_s: float = 5.0,
         most_stuck: int = 3,
         environment: Optional[Dict[str, str]] = None,
         gather_s: float = 0.0,
     ) -> None:
         self._command = command
-        self._program = program
         self._environment = environment
         self._gather_s = gather_s
         self.deadline_s = deadline_s
         self.most_stuck = most_stuck
         self._child: Optional[_Child] = None
-        self._stuck: List[subprocess.Popen[bytes]] = []
+        self._stuck: List[Process] = []
         self.stuck_since: Optional[float] = None
         self.starts = 0
         self._is_closed = False
@@ -120,9 +120,9 @@ class Supervisor:
         if stuck >= self.most_stuck:
             return "{} reading processes are stuck in the driver".format(stuck)
         try:
-            self._child = _Child(self._command, self._environment, self._gather_s)
+            self._child = _Child(self._started(), self._gather_s)
             self.starts += 1
-            self._child.greet(self._program)
+            self._child.greet()
         except OSError as error:
             self._child = None
             return "the reading process cannot be started ({})".format(error.strerror)
@@ -130,6 +130,19 @@ class Supervisor:
             self._drop()
             return "the reading process did not start ({})".format(gone.detail)
         return None
+
+    def _started(self) -> Process:
+        if callable(self._command):
+            return Forked(self._command)
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # the terminal's Ctrl-C is for the parent
+            close_fds=True,
+            env=self._environment,
+        )
 
     def _drop(self) -> None:
         child, self._child = self._child, None
@@ -161,31 +174,19 @@ def a_stop(chapter: str, at: str, reason: str, waited_s: float, detail: str) -> 
 class _Child:
     """One child process and the lines it has written."""
 
-    def __init__(
-        self, command: List[str], environment: Optional[Dict[str, str]], gather_s: float
-    ) -> None:
+    def __init__(self, process: Process, gather_s: float) -> None:
         self.asked = READY
         self._gather_s = gather_s
         self._begun = b""
         self._lines: Deque[bytes] = deque()
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # the terminal's Ctrl-C is for the parent
-            close_fds=True,
-            env=environment,
-        )
+        self.process = process
         assert self.process.stdout is not None
         self._output = self.process.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._output, select.POLLIN | select.POLLHUP)
 
-    def greet(self, program: str) -> None:
-        """Hand over the program where it is text, and wait for the first sign of life."""
-        if program:
-            self._send(program)
+    def greet(self) -> None:
+        """Wait for the first sign of life."""
         self._until_the_end(lambda part, key, what: None, START_S)
 
     def read(self, chapter: List[Any], take: Take, deadline_s: float) -> Optional[str]:

@@ -6,7 +6,7 @@ from itertools import combinations, groupby
 from typing import Any, Final
 
 from fleet.fields import Absence, AbsenceReason, PciAddress
-from fleet.probe.plan import is_state
+from fleet.probe.keys import is_state
 from fleet.sources.nvml_answers import Gaps, Missing, above_zero, agreed, looked_up, then
 from fleet.sources.nvml_calls import Calls, memory_bytes
 from fleet.sources.nvml_links import (

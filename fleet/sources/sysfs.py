@@ -35,7 +35,7 @@ from fleet.sources.sysfs_net import (
     rdma_port_count,
 )
 from fleet.sources.sysfs_pci import PciFunction, PciTree, bridges_above, pci_tree
-from fleet.state import NicState
+from fleet.state import NicState, UnlistedGpu, UnlistedWhy
 from fleet.wiring import (
     DevicePair,
     GpuSlot,
@@ -93,6 +93,7 @@ def snapshot_from_files(
         gpus=tuple(GpuIdentity(slot=gpu.slot) for gpu in wiring.gpus),
         nics=identities,
         nic_states=tuple(_nic_states(node)),
+        unlisted_gpus=tuple(_given_away(node.tree)),
         sections=tuple(Section(name=n, source=SOURCE, collected_at=collected_at) for n in SECTIONS),
         absences=_folded(gaps.absences, wiring),
     )
@@ -233,6 +234,11 @@ def _nic_states(node: _Node) -> Iterator[NicState]:
                 firmware=value_of(port.firmware),
                 link_downs=value_of(port.link_downs),
             )
+
+
+def _given_away(tree: PciTree) -> Iterator[UnlistedGpu]:
+    for gpu in tree.gpus_given_away():
+        yield UnlistedGpu(pci_address=gpu.address, why=UnlistedWhy.OTHER_DRIVER, driver=gpu.driver)
 
 
 def _note_what_no_kernel_knows(wiring: Wiring, gaps: Gaps) -> None:

@@ -31,7 +31,7 @@ def completed(base: NodeSnapshot, files: NodeSnapshot) -> NodeSnapshot:
 
     GPUs are found by PCI address. One that does not tell its address (it hangs, or is lost) is what
     is left on the bus, if just as many are left. GPUs on the bus which the driver does not list
-    become ``unlisted_gpus``.
+    become ``unlisted_gpus``, beside those that the kernel has given to another driver.
     """
     match = _match(base, files)
     facts: dict[str, Any] = {
@@ -51,7 +51,7 @@ class _Match:
     """The driver's GPU slots by the kernel's; the kernel's NIC slots by the driver's.
 
     ``nics`` None: the kernel's NICs are not taken. ``unlisted`` are the GPUs that the driver does
-    not list, ``unclear`` says that it cannot be told which they are.
+    not list, another driver's among them; ``unclear`` says that it cannot be told which they are.
     """
 
     gpus: Mapping[int, int]
@@ -70,6 +70,7 @@ def _match(base: NodeSnapshot, files: NodeSnapshot) -> _Match:
     if unknown and len(left) == len(unknown) and (len(left) == 1 or _is_rising(gpus)):
         gpus |= {gpu.slot: slot for gpu, slot in zip(left, unknown, strict=True)}
         left = []
+    others = [g for g in files.unlisted_gpus if g.pci_address not in {*slot_at, *known}]
     nics = _nic_slots(base.wiring.nics, files.wiring.nics)
     unclear = [_unclear(left, unknown)] if unknown and left else []
     if nics is None:
@@ -82,7 +83,7 @@ def _match(base: NodeSnapshot, files: NodeSnapshot) -> _Match:
     return _Match(
         gpus=gpus,
         nics=nics,
-        unlisted=() if unknown and left else tuple(map(_unlisted, left)),
+        unlisted=(*others, *(() if unknown and left else map(_unlisted, left))),
         unclear=tuple(unclear),
     )
 

@@ -42,7 +42,10 @@ from fleet.wiring import PcieBridge, PcieLevel
 PCI_NAME: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 _HOST_BRIDGE: Final = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+NVIDIA_DRIVER: Final = "nvidia"
+
 _NVIDIA: Final = "10de"
+_DRIVER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 _GPU_CLASSES: Final = ("0300", "0302")
 _NVSWITCH_CLASS: Final = "0680"
 _NETWORK_CLASS: Final = "02"
@@ -60,6 +63,7 @@ class PciFunction:
     """One PCI function. ``above`` are the bridges on its way up, root port first.
 
     ``host_bridge`` None: the way up is not told. Codes are hexadecimal digits, empty if not told.
+    ``driver`` None: no driver has it, or the link to it was not read.
     """
 
     address: PciAddress
@@ -71,11 +75,17 @@ class PciFunction:
     numa: int | Missing
     generation: int | Missing
     width: int | Missing
+    driver: str | None = None
 
     @property
     def is_gpu(self) -> bool:
         """Whether it is an NVIDIA GPU."""
         return self.vendor == _NVIDIA and self.class_code.startswith(_GPU_CLASSES)
+
+    @property
+    def is_given_away(self) -> bool:
+        """Whether another driver than NVIDIA's has it: vfio-pci for a guest, or nouveau."""
+        return self.driver not in (None, NVIDIA_DRIVER)
 
     @property
     def is_nvswitch(self) -> bool:
@@ -101,8 +111,14 @@ class PciTree:
     is_flat_guest: bool
 
     def gpus(self) -> list[PciFunction]:
-        """GPUs in the order of their addresses."""
-        return [function for function in self.functions.values() if function.is_gpu]
+        """GPUs in the order of their addresses, but for those given to another driver."""
+        gpus = (function for function in self.functions.values() if function.is_gpu)
+        return [gpu for gpu in gpus if not gpu.is_given_away]
+
+    def gpus_given_away(self) -> list[PciFunction]:
+        """GPUs that another driver has, in the order of their addresses."""
+        gpus = (function for function in self.functions.values() if function.is_gpu)
+        return [gpu for gpu in gpus if gpu.is_given_away]
 
     def nvswitches(self) -> list[PciFunction]:
         """NVSwitches in the order of their addresses."""
@@ -211,7 +227,14 @@ def _function(
         numa=_numa(files, folder, only_numa),
         generation=_generation(files, folder, () if is_guest else steps[:-1]),
         width=_width(files, folder),
+        driver=_driver(files, folder),
     )
+
+
+def _driver(files: KernelFiles, folder: str) -> str | None:
+    """The driver's name: the end of the link to it, ``../../../bus/pci/drivers/vfio-pci``."""
+    name = files.links.get(f"{folder}/driver", "").rpartition("/")[2]
+    return name if _DRIVER_NAME.fullmatch(name) else None
 
 
 def _numa(files: KernelFiles, folder: str, only_numa: int | None) -> int | Missing:

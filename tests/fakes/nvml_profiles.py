@@ -7,6 +7,7 @@ must not silently be none.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ OF_A_LINK = (*FakeLink.__dataclass_fields__,)
 Raw = dict[str, Any]
 
 
+@cache
 def profile_named(name: str) -> FakeProfile:
     """A machine of tests/fakes/profiles."""
     return profile_from_text((PROFILES / f"{name}.yaml").read_text())

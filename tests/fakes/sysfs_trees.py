@@ -85,6 +85,13 @@ class SysTree:
         self.link(f"/sys/bus/pci/devices/{way.rpartition('/')[2]}", folder)
         return folder
 
+    def bind(self, name: str, driver: str) -> None:
+        """Give a PCI function, ``0000:15:01.0``, to a driver; from another one if that has it."""
+        folder = (self.root / "sys/bus/pci/devices" / name).resolve()
+        (folder / "driver").unlink(missing_ok=True)
+        here = folder.relative_to(self.root.resolve())
+        self.link(f"{here}/driver", f"sys/bus/pci/drivers/{driver}")
+
     def hca(
         self,
         name: str,
@@ -174,6 +181,7 @@ def hgx_h100(root: Path) -> SysTree:
         switch = f"{switched(tree, bus, numa=numa)}/0000:{bus + 2:02x}"
         tree.pci(f"{switch}:00.0/0000:{bus + 3:02x}:00.0", **DISK, numa=numa, width=4)
         tree.pci(f"{switch}:01.0/0000:{bus + 4:02x}:00.0", **GPU, numa=numa)
+        tree.bind(f"0000:{bus + 4:02x}:00.0", "nvidia")
         adapter = tree.pci(f"{switch}:02.0/0000:{bus + 5:02x}:00.0", **CONNECTX7, numa=numa)
         tree.hca(hca, adapter, guid=f"b8ce:f603:00ab:00{number:02x}")
         tree.interface(f"ib{number}", adapter, kind=32, speed="400000")

@@ -61,6 +61,17 @@ def test_gpus_nvswitches_and_adapters_are_told_apart_on_the_bus(tmp_path: Path) 
     assert here.has_gpus
 
 
+def test_a_gpu_kept_for_guests_is_none_that_lacks_its_driver(tmp_path: Path) -> None:
+    tree = hgx_h100(tmp_path)
+    tree.bind("0000:19:00.0", "vfio-pci")
+    tree.bind("0000:3b:00.0", "nouveau")
+    here = surroundings_of(tmp_path)
+    assert here.gpus is not None
+    assert len(here.gpus) == 7
+    assert "0000:19:00.0" not in here.gpus
+    assert "0000:3b:00.0" in here.gpus, "nouveau takes what nvidia could have"
+
+
 def test_a_server_without_gpus_has_a_bus_and_no_gpu_on_it(tmp_path: Path) -> None:
     without_gpus(tmp_path)
     here = surroundings_of(tmp_path)

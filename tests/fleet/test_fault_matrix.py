@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.faults import device_faults
+from fleet.faults import FaultKind, device_faults
 from fleet.fields import leaves, path_matches
 from fleet.merge import snapshots_of
 from fleet.model import FleetMap, NodeSnapshot
@@ -53,6 +53,7 @@ class Row:
     """A fault and what is told of it. ``absent``: paths with their reason; ``said``: with values.
 
     ``shown`` are words that stand together in one line of the table. A profile of None: no library.
+    ``bound_to`` is the kernel driver that has GPU 3.
     """
 
     fault: str
@@ -66,6 +67,7 @@ class Row:
     not_shown: str | None = None
     listed: int = 8
     options: tuple[str, ...] = ()
+    bound_to: str = "nvidia"
 
 
 MATRIX = (
@@ -184,6 +186,30 @@ MATRIX = (
         said=((f"unlisted_gpus[{ADDRESSES[3]}].why", "excluded"),),
     ),
     Row(
+        "another driver",
+        "one GPU is kept for guests",
+        replace(H100, gpus=(*H100.gpus[:3], *H100.gpus[4:])),
+        exit_code=0,
+        complete=7,
+        listed=7,
+        shown=("other driver", ADDRESSES[3], "vfio-pci"),
+        said=(
+            (f"unlisted_gpus[{ADDRESSES[3]}].why", "other_driver"),
+            (f"unlisted_gpus[{ADDRESSES[3]}].driver", "vfio-pci"),
+        ),
+        bound_to="vfio-pci",
+    ),
+    Row(
+        "unlisted GPU",
+        "the driver has one GPU and does not list it",
+        replace(H100, gpus=(*H100.gpus[:3], *H100.gpus[4:])),
+        exit_code=3,
+        complete=7,
+        listed=7,
+        shown=(f"gpu@{ADDRESSES[3]}", "does not list it"),
+        said=((f"unlisted_gpus[{ADDRESSES[3]}].why", "not_listed"),),
+    ),
+    Row(
         "no driver",
         "no library, but GPUs on the bus",
         None,
@@ -224,17 +250,18 @@ Ask = Callable[[Row], Told]
 
 
 @pytest.fixture(scope="module")
-def bus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bus(tmp_path_factory: pytest.TempPathFactory) -> SysTree:
     """A root whose kernel lists eight H100s, four below each of two sockets."""
     tree = SysTree(tmp_path_factory.mktemp("root"))
     for slot, address in enumerate(ADDRESSES):
         bridge = f"pci{address[4:9]}{int(address[9:11], 16) - 1:02x}"
         tree.pci(f"{bridge}/{address[4:]}", **GPU, numa=slot // 4)
-    return tree.root
+        tree.bind(address[4:], "nvidia")
+    return tree
 
 
 @pytest.fixture(scope="module")
-def ask(bus: Path, nvml_stub: NvmlStub, tmp_path_factory: pytest.TempPathFactory) -> Ask:
+def ask(bus: SysTree, nvml_stub: NvmlStub, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """Runs the command for a row, once."""
     folder = tmp_path_factory.mktemp("told")
     told: dict[str, Told] = {}
@@ -242,8 +269,9 @@ def ask(bus: Path, nvml_stub: NvmlStub, tmp_path_factory: pytest.TempPathFactory
     def asked(row: Row) -> Told:
         if row.fault not in told:
             driver = nvml_stub.environment(row.profile) if row.profile else nvml_stub.no_library()
+            bus.bind(ADDRESSES[3][4:], row.bound_to)
             document = folder / f"{row.fault}.json"
-            done = run(driver, bus, row, "-o", str(document))
+            done = run(driver, bus.root, row, "-o", str(document))
             told[row.fault] = Told(done.stdout.decode(), document.read_bytes(), done.returncode)
         return told[row.fault]
 
@@ -275,7 +303,8 @@ def json_tells(row: Row, told: Told) -> None:
         reasons = [a.reason.value for a in snapshot.absences if path_matches(a.path, path)]
         assert reason in reasons, f"{path}: {reasons}"
     assert dict(row.said).items() <= dict(leaves(snapshot)).items()
-    silent = {fault.slot for fault in device_faults(snapshot)}
+    faults = device_faults(snapshot)
+    silent = {fault.slot for fault in faults if fault.kind is not FaultKind.UNLISTED}
     answered = [gpu for gpu in snapshot.gpus if not silent & {gpu.slot, None} and gpu.uuid]
     assert len(answered) == row.complete
     assert len(snapshot.wiring.gpus) == row.listed

@@ -49,7 +49,10 @@ def test_a_call_that_hung_with_its_device_is_not_told_twice() -> None:
     assert fault.device == "gpu0"
 
 
-@pytest.mark.parametrize(("why", "count"), [(UnlistedWhy.NOT_LISTED, 1), (UnlistedWhy.EXCLUDED, 0)])
+@pytest.mark.parametrize(
+    ("why", "count"),
+    [(UnlistedWhy.NOT_LISTED, 1), (UnlistedWhy.EXCLUDED, 0), (UnlistedWhy.OTHER_DRIVER, 0)],
+)
 def test_a_gpu_on_the_bus_that_the_driver_does_not_list_is_a_fault(
     why: UnlistedWhy, count: int
 ) -> None:

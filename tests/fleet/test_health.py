@@ -144,6 +144,7 @@ def test_a_device_that_does_not_answer_is_an_error() -> None:
     [
         (UnlistedWhy.EXCLUDED, "gpu_excluded", False),
         (UnlistedWhy.NOT_LISTED, "gpu_not_listed", True),
+        (UnlistedWhy.OTHER_DRIVER, "gpu_other_driver", False),
     ],
 )
 def test_a_gpu_beside_the_driver_s_list_is_told(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.store import load_fleet
+from tests.commands import run_here
 from tests.fakes.nvml_machine import FakeProfile
 from tests.fakes.nvml_profiles import profile_named, with_faults
 from tests.fakes.nvml_stub import NvmlStub
@@ -61,7 +62,8 @@ def test_a_recording_replays_to_the_same_map(nvml_stub: NvmlStub, tmp_path: Path
     environment = environment_of(nvml_stub, H100)
     inventory(environment, "--host=n1", "--record", str(tmp_path), "-o", str(tmp_path / "map.json"))
     kept = tmp_path / "n1.reading.json"
-    inventory(dict(os.environ), "--from", str(kept), "-o", str(tmp_path / "again.json"))
+    again = run_here("fleet", "inventory", "--from", kept, "-o", tmp_path / "again.json")
+    assert again.code == 0
     assert load_fleet(tmp_path / "again.json") == load_fleet(tmp_path / "map.json")
 
 
@@ -73,8 +75,8 @@ def test_a_recording_with_a_fault_replays_with_its_fault(
     first = inventory(
         environment, "--host=n1", "--deadline=0.5s", "--record", str(tmp_path), code=3
     )
-    again = inventory(dict(os.environ), "--from", str(tmp_path), code=3)
-    assert again.stdout == first.stdout
+    again = run_here("fleet", "inventory", "--from", tmp_path)
+    assert (again.code, again.out) == (3, first.stdout)
 
 
 def test_a_redacted_recording_keeps_the_wiring_and_no_identity(
@@ -88,14 +90,15 @@ def test_a_redacted_recording_keeps_the_wiring_and_no_identity(
     for gpu in H100.gpus:
         assert str(gpu.uuid) not in text
         assert str(gpu.serial) not in text
-    shown = inventory(dict(os.environ), "--from", str(kept)).stdout
+    shown = run_here("fleet", "inventory", "--from", kept).out
     assert "NVIDIA H100 80GB HBM3" in shown
     assert "18 nvlink to switch" in shown
 
 
-def test_redact_without_record_is_refused(tmp_path: Path) -> None:
-    told = inventory(dict(os.environ), "--redact", code=2).stderr
-    assert told == "error: --redact: has no effect alone; add --record DIR\n"
+def test_redact_without_record_is_refused() -> None:
+    done = run_here("fleet", "inventory", "--redact")
+    assert done.code == 2
+    assert done.err == "error: --redact: has no effect alone; add --record DIR\n"
 
 
 def started(nvml_stub: NvmlStub) -> tuple["subprocess.Popen[bytes]", str]:

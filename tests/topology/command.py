@@ -1,63 +1,22 @@
 """Runs the ``topology`` command, in this process or as the installed script, on some maps."""
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from typer.testing import CliRunner
 
 from fleet import fleet_from_spec, save_fleet
 from fleet.merge import merge_snapshots
-from topology.cli import main
+from tests.commands import Done, run_here
 
 PROGRAMS = Path(sys.executable).parent
 ALL_REDUCE = ("--collective", "all_reduce", "--size", "64KiB")
 WORK = "kind: workload\nschema_version: 1\nname: w\ncollective: all_reduce\nsize_bytes: 64KiB\n"
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Its JSON."""
-        document = json.loads(self.out)
-        assert isinstance(document, dict)
-        return document
-
-
 def topology(*words: str | Path, stdin: bytes = b"") -> Done:
     """Run the command line in this process, exit code included."""
-    isolated = CliRunner().isolation(input=stdin)
-    with arguments("topology", *map(str, words)), isolated as (out, err, _):
-        try:
-            main()
-            code = 0
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        return Done(code, out.getvalue().decode(), err.getvalue().decode())
-
-
-@contextmanager
-def arguments(*words: str) -> Iterator[None]:
-    before, sys.argv = sys.argv, list(words)
-    try:
-        yield
-    finally:
-        sys.argv = before
+    return run_here("topology", *words, stdin=stdin)
 
 
 def shell(command: str, folder: Path) -> Done:

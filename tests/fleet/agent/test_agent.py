@@ -40,6 +40,14 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
+def tls_arguments(certificates: Certificates) -> list[str]:
+    """The options of an agent that has a certificate."""
+    return [
+        f"--tls-cert={certificates.path('server.pem')}",
+        f"--tls-key={certificates.path('server.key')}",
+    ]
+
+
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
@@ -260,10 +268,7 @@ def test_after_sighup_the_new_token_counts_and_a_bad_file_changes_nothing(
 def test_tls_is_served_to_those_who_trust_the_authority(
     tmp_path: Path, certificates: Certificates
 ) -> None:
-    arguments = [
-        f"--tls-cert={certificates.path('server.pem')}",
-        f"--tls-key={certificates.path('server.key')}",
-    ]
+    arguments = tls_arguments(certificates)
     trusts = certificates.client()
     with agent(tmp_path, busy_node(), arguments=arguments) as one:
         assert one.address.startswith("https://")
@@ -283,11 +288,7 @@ def test_tls_is_served_to_those_who_trust_the_authority(
 def test_with_a_client_authority_only_its_clients_are_served(
     tmp_path: Path, certificates: Certificates
 ) -> None:
-    arguments = [
-        f"--tls-cert={certificates.path('server.pem')}",
-        f"--tls-key={certificates.path('server.key')}",
-        f"--client-ca={certificates.path('ca.pem')}",
-    ]
+    arguments = [*tls_arguments(certificates), f"--client-ca={certificates.path('ca.pem')}"]
     with agent(tmp_path, busy_node(), arguments=arguments) as one:
         known = certificates.client(shows="client")
         one.wait_until_ready(known)
@@ -301,10 +302,7 @@ def test_with_a_client_authority_only_its_clients_are_served(
 def test_clients_that_stop_in_the_handshake_hold_nobody_up(
     tmp_path: Path, certificates: Certificates
 ) -> None:
-    arguments = [
-        f"--tls-cert={certificates.path('server.pem')}",
-        f"--tls-key={certificates.path('server.key')}",
-    ]
+    arguments = tls_arguments(certificates)
     trusts = certificates.client()
     with agent(tmp_path, busy_node(gpus=1), arguments=arguments) as one:
         silent = [one.connect() for _ in range(50)]

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from fleet.cli import app
-from fleet.errors import ExpectedError
 from fleet.store import load_fleet, read_bytes
+from tests.commands import Done, run_here
 from tests.fleet.gather.conftest import becomes_true
 from tests.fleet.gather.far import snapshot_bytes, stub_ssh
 from tests.fleet.gather.test_processes import is_gone_soon
@@ -33,11 +31,15 @@ def command(*words: str | Path) -> list[str]:
     return [str(SCRIPT), "gather", *map(str, words)]
 
 
-def ran(*words: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """The command, run to its end."""
+def ran(*words: str | Path, stdin: bytes = b"") -> Done:
+    """The command, run to its end in this process."""
+    return run_here("fleet", "gather", *words, stdin=stdin, SLURM_JOB_NODELIST="", NO_COLOR="1")
+
+
+def installed(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The installed command, run to its end."""
     return subprocess.run(
         command(*words),
-        input=stdin.decode(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -48,9 +50,7 @@ def ran(*words: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[s
 
 def document(*words: str | Path) -> dict[str, Any]:
     """The JSON of a run."""
-    found = json.loads(ran(*words, "--json").stdout)
-    assert isinstance(found, dict)
-    return found
+    return ran(*words, "--json").document
 
 
 def spool_of(folder: Path, count: int) -> dict[str, bytes]:
@@ -79,7 +79,7 @@ def killed(words: list[str | Path], moment: Callable[[], bool], sign: signal.Sig
 
 def test_all_well_is_a_map_a_table_and_exit_0(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path)
-    done = ran("--hosts", "gpu[1-3]", "--ssh", ssh, "-o", tmp_path / "map.json")
+    done = installed("--hosts", "gpu[1-3]", "--ssh", ssh, "-o", tmp_path / "map.json")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "3 nodes, 24 GPUs, 1 shape"
@@ -91,8 +91,8 @@ def test_some_missing_is_exit_3_with_every_reason(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path, gpu4=REFUSED, gpu5=REFUSED, gpu6=FOR_EVER, gpu7="exit 1")
     words = ["--hosts", "gpu[1-9]", "-x", "gpu[8-9]", "--ssh", ssh, "--deadline", "3s"]
     done = ran(*words)
-    assert done.returncode == 3
-    assert done.stdout.splitlines()[-5:] == [
+    assert done.code == 3
+    assert done.out.splitlines()[-5:] == [
         "hosts     count  outcome    detail",
         "gpu[1-3]      3  ok",
         "gpu[4-5]      2  refused    Connection refused",
@@ -114,8 +114,8 @@ def test_json_is_one_document(tmp_path: Path) -> None:
 def test_nothing_collected_is_exit_4_and_no_map(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path, gpu1=REFUSED)
     done = ran("--hosts", "gpu1", "--ssh", ssh, "-o", tmp_path / "map.json")
-    assert done.returncode == 4
-    assert done.stdout.splitlines() == [
+    assert done.code == 4
+    assert done.out.splitlines() == [
         "hosts  count  outcome  detail",
         "gpu1       1  refused  Connection refused",
     ]
@@ -125,13 +125,13 @@ def test_nothing_collected_is_exit_4_and_no_map(tmp_path: Path) -> None:
 def test_the_map_on_stdout_leaves_the_talk_to_stderr(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path, gpu2=REFUSED)
     done = ran("--hosts", "gpu[1-2]", "--ssh", ssh, "-o", "-")
-    assert json.loads(done.stdout)["kind"] == "fleet_map"
-    assert done.stderr == "gpu1 ok, gpu2 refused (Connection refused)\n"
+    assert json.loads(done.out)["kind"] == "fleet_map"
+    assert done.err == "gpu1 ok, gpu2 refused (Connection refused)\n"
 
 
 def test_hosts_come_from_stdin_too(tmp_path: Path) -> None:
     done = ran("--hostfile", "-", "--ssh", stub_ssh(tmp_path), stdin=b"gpu[1-2] # two\n")
-    assert done.stdout.splitlines()[-1] == "gpu[1-2]      2  ok"
+    assert done.out.splitlines()[-1] == "gpu[1-2]      2  ok"
 
 
 @pytest.mark.parametrize(
@@ -156,20 +156,14 @@ def test_hosts_come_from_stdin_too(tmp_path: Path) -> None:
         ("--agents https://a --ca-file no-such-file", "no certificates"),
     ],
 )
-def test_wrong_usage_is_told_before_anybody_is_asked(
-    words: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-    result = CliRunner().invoke(app, ["gather", *words.split()])
-    is_ours = isinstance(result.exception, ExpectedError)
-    told = str(result.exception) if is_ours else result.stderr
-    assert message in told
-    assert result.stdout == ""
+def test_wrong_usage_is_told_before_anybody_is_asked(words: str, message: str) -> None:
+    done = ran(*words.split())
+    assert message in done.err
+    assert (done.code, done.out) == (2, "")
 
 
 def test_an_error_is_one_line_and_exit_2() -> None:
-    done = ran("--hosts", "a[1-")
+    done = installed("--hosts", "a[1-")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line == (
@@ -195,7 +189,7 @@ def test_killed_at_any_moment_no_snapshot_is_lost(tmp_path: Path) -> None:
         assert not out.exists() or len(load_fleet(out).nodes) == FILES
         before = len(kept)
     assert {p.name.partition(".")[0]: p.read_bytes() for p in spool.iterdir()} == files
-    assert ran(*words).returncode == 3  # none of them says when it was read
+    assert ran(*words).code == 3  # none of them says when it was read
     assert [node.host for node in load_fleet(out).nodes] == sorted(files)
 
 

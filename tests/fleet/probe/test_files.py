@@ -70,6 +70,17 @@ def test_bridges_above_a_device_are_read_and_what_is_none_of_ours_is_not(tmp_pat
     assert not [path for path in (*texts, *links) if disk in path or port_of_disk in path]
 
 
+def test_of_a_gpu_its_driver_is_told_and_of_other_devices_not(tmp_path: Path) -> None:
+    tree = hgx_h100(tmp_path)
+    tree.bind("0000:3b:00.0", "vfio-pci")
+    tree.bind("0000:15:01.0", "pcieport")
+    _, links, _ = files_below(str(tmp_path))
+    drivers = {path: Path(target).name for path, target in links.items() if "driver" in path}
+    assert len(drivers) == 8
+    assert drivers[f"{PCI}/0000:19:00.0/driver"] == "nvidia"
+    assert drivers[f"{PCI}/0000:3b:00.0/driver"] == "vfio-pci"
+
+
 def test_only_interfaces_of_devices_are_read(tmp_path: Path) -> None:
     hgx_h100(tmp_path)
     texts, links, _ = files_below(str(tmp_path))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleet.fields import HostName
-from fleet.probe.plan import is_state
+from fleet.probe.keys import is_state
 from fleet.reading import Answer, CollectedAt, NodeReading, Stop, StopReason
 from fleet.sources.nvml_answers import Gaps
 from fleet.sources.nvml_calls import Calls

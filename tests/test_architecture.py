@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 FLEET_LAYERS = (
+    {"start"},
     {"cli"},
     {"cli_agent", "cli_doctor", "cli_gather"},
     {"inventory", "report", "doctor"},
@@ -25,10 +26,12 @@ FLEET_LAYERS = (
     {"units", "errors", "naming", "probe"},
 )
 TOPOLOGY_LAYERS = (
+    {"start"},
     {"cli"},
+    {"cli_diagnose", "cli_figures", "cli_measured"},
     {"api"},
     {"diagram"},
-    {"plan"},
+    {"plan", "measured"},
     {"latency"},
     {"collective"},
     {"fabric"},
@@ -40,11 +43,16 @@ ONLY_IMPORTER = {
     "matplotlib": "topology/diagram/draw_figure.py",
 }
 QUICK_MODULES = (
+    "fleet/start.py",
+    "topology/start.py",
     "fleet/cli.py",
     "fleet/cli_agent.py",
     "fleet/cli_doctor.py",
     "fleet/cli_gather.py",
     "topology/cli.py",
+    "topology/cli_diagnose.py",
+    "topology/cli_figures.py",
+    "topology/cli_measured.py",
     "fleet/console.py",
     "topology/words.py",
 )

@@ -3,7 +3,7 @@
 from topology.collective.placement import Placement, pack
 from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
-from topology.latency.simulate import Scenario
+from topology.latency.scenario import Scenario
 from topology.latency.simulate import simulate as simulate_placement
 from topology.latency.summary import LatencySummary
 from topology.plan.planner import Plan, plan_workload
@@ -11,6 +11,7 @@ from topology.plan.workload import Workload
 from topology.words import (
     AlgorithmName,
     Collective,
+    DType,
     Launch,
     NoiseName,
     Objective,
@@ -29,6 +30,7 @@ def simulate(
     algorithm: AlgorithmName | str = AlgorithmName.AUTO,
     protocol: Protocol | str | None = None,
     launch: Launch | str = Launch.PROCESS,
+    dtype: DType | str = DType.FLOAT32,
     stack: StackName | str | None = None,
     noise: NoiseName | str = NoiseName.DEDICATED,
     trials: int | None = None,
@@ -46,9 +48,11 @@ def simulate(
 
     >>> from fleet import fleet_from_spec
     >>> fabric = Fabric(fleet_from_spec("model:dgx-h100 node:1"))
-    >>> calm = simulate(fabric, collective="all_reduce", size_bytes=8, stack="wire", noise="none")
-    >>> calm.algorithm, f"{calm.noiseless_s * 1e9:.0f} ns"
-    ('nvls', '1524 ns')
+    >>> calm = simulate(
+    ...     fabric, collective="all_reduce", size_bytes=8, algorithm="nvls", stack="wire", noise="none"
+    ... )
+    >>> f"{calm.noiseless_s * 1e9:.0f} ns"
+    '1524 ns'
     """
     if placement is None:
         placement = pack(fabric, len(fabric.endpoints) if gpus is None else gpus)
@@ -60,6 +64,7 @@ def simulate(
         algorithm=AlgorithmName(algorithm),
         protocol=None if protocol is None else Protocol(protocol),
         launch=Launch(launch),
+        dtype=DType(dtype),
         stack=None if stack is None else StackName(stack),
         noise=NoiseName(noise),
         trials=trials,

@@ -20,10 +20,14 @@ from fleet.console import (
     run_app,
     say,
 )
+from topology.cli_diagnose import diagnose
+from topology.cli_figures import figures
+from topology.cli_measured import calibrate, validate
 from topology.errors import WorkloadError
 from topology.words import (
     AlgorithmName,
     Collective,
+    DType,
     Launch,
     NoiseName,
     Objective,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
+COMMANDS_OF_THEIR_OWN = (figures, validate, calibrate, diagnose)
 
 Ranks = Annotated[
     int | None,
@@ -48,8 +53,9 @@ Ranks = Annotated[
 Stack = Annotated[
     StackName | None,
     typer.Option(
-        help="Count NCCL's software and launch, or the bare wire; "
-        "default: nccl on NVIDIA GPUs, else wire."
+        help="Whose software is counted: NCCL's or RCCL's, calibrated; nccl-tuner: as NCCL itself "
+        "predicts; MPI's; or none, the bare wire. Default: nccl on NVIDIA GPUs, rccl on AMD's, "
+        "else wire."
     ),
 ]
 Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
@@ -93,31 +99,6 @@ def path(
 
 
 @app.command()
-def figures(as_json: AsJson = False) -> None:
-    """Print every figure of links and stacks with unit, source and confidence."""
-    from topology.fabric.link_figures import load_link_figures
-    from topology.fabric.report import (
-        edge_table,
-        figures_document,
-        link_rate_table,
-        noise_table,
-        route_class_table,
-    )
-    from topology.latency.report import stack_table
-    from topology.latency.stack import load_stack_figures
-
-    links, stacks = load_link_figures(), load_stack_figures()
-    if as_json:
-        print_json(figures_document(links, stacks.model_dump(mode="json")))
-        return
-    tables = route_class_table(links), link_rate_table(links), edge_table(links)
-    for table in (*tables, noise_table(links), stack_table(stacks)):
-        print_table(*table)
-        print()
-    print_table(("source", "what"), sorted({**stacks.source, **links.source}.items()))
-
-
-@app.command()
 def simulate(
     fleet_file: FleetFile,
     *,
@@ -139,15 +120,22 @@ def simulate(
         ),
     ] = "pack",
     algorithm: Annotated[
-        AlgorithmName, typer.Option(help="auto takes the fastest without noise.")
+        AlgorithmName,
+        typer.Option(help="auto takes what NCCL takes; on the wire the fastest without noise."),
     ] = AlgorithmName.AUTO,
     protocol: Annotated[
-        ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes the fastest.")
+        ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes what NCCL takes.")
     ] = ProtocolChoice.AUTO,
     launch: Annotated[
         Launch,
-        typer.Option(help="One process for each GPU, one thread for all, or a CUDA graph."),
+        typer.Option(
+            help="One process or one thread for each GPU, one thread for all of a node, "
+            "a CUDA graph, or eager: a framework's call."
+        ),
     ] = Launch.PROCESS,
+    dtype: Annotated[
+        DType, typer.Option(help="Type of an element: no NVSwitch of Hopper's sums integers.")
+    ] = DType.FLOAT32,
     stack: Stack = None,
     noise: Noise = NoiseName.DEDICATED,
     trials: Trials = None,
@@ -157,7 +145,7 @@ def simulate(
     """Simulate a collective: percentiles of its completion time, and what they are made of."""
     from topology.fabric.from_fleet import load_fabric
     from topology.latency.report import summary_document, summary_lines
-    from topology.latency.simulate import Scenario
+    from topology.latency.scenario import Scenario
     from topology.latency.simulate import simulate as run_simulation
 
     scenario = Scenario(
@@ -166,6 +154,7 @@ def simulate(
         algorithm=algorithm,
         protocol=protocol.protocol,
         launch=launch,
+        dtype=dtype,
         stack=stack,
         noise=noise,
         trials=trials,
@@ -302,6 +291,10 @@ def draw(
         print_json(drawing_document(layout_of(fabric, view, host=host), view))
     elif output != STDIO:
         say(f"wrote {output}")
+
+
+for command in COMMANDS_OF_THEIR_OWN:
+    app.command()(command)
 
 
 @app.command()

@@ -29,3 +29,13 @@ class NoCandidateError(TopologyError):
     """A plan that no candidate can carry out."""
 
     exit_code = 1
+
+
+class MeasurementError(TopologyError):
+    """Measurements that cannot be read (``where`` is the file, ``field`` the line and column)."""
+
+
+class NothingMeasuredError(MeasurementError):
+    """Measurements of which none can be used (``where`` is the file)."""
+
+    exit_code = 4

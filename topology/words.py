@@ -36,10 +36,13 @@ class AlgorithmName(StrEnum):
 
 
 class StackName(StrEnum):
-    """Whose software is counted; wire: none."""
+    """Whose software is counted; wire: none; nccl-tuner: NCCL's own prediction, uncalibrated."""
 
     NCCL = "nccl"
     WIRE = "wire"
+    NCCL_TUNER = "nccl-tuner"
+    RCCL = "rccl"
+    MPI = "mpi"
 
 
 class Protocol(StrEnum):
@@ -76,6 +79,24 @@ class Launch(StrEnum):
     THREAD = "thread"
     GRAPH = "graph"
     EAGER = "eager"
+
+
+class DType(StrEnum):
+    """Type of an element. No NVSwitch of Hopper's sums integers."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    FP8 = "fp8"
+    INT8 = "int8"
+    INT32 = "int32"
+    INT64 = "int64"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it is a whole number."""
+        return self.value.startswith("int")
 
 
 class NoiseName(StrEnum):

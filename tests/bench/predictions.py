@@ -12,7 +12,8 @@ from fleet import load_fleet
 from topology.collective.placement import pack
 from topology.errors import TopologyError
 from topology.fabric.from_fleet import Fabric
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.plan.planner import plan_workload
 from topology.plan.workload import Workload
 from topology.words import Collective

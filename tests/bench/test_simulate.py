@@ -10,7 +10,8 @@ import pytest
 from fleet import fleet_from_spec
 from topology.collective.placement import pack
 from topology.fabric.from_fleet import Fabric
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.words import AlgorithmName, Collective, NoiseName, StackName
 
 pytestmark = pytest.mark.bench

@@ -105,7 +105,7 @@ def test_members_of_the_sets_do_as_well_as_their_words(fabric: Fabric) -> None:
         {"algorithm": "magic"},
         {"protocol": "fast"},
         {"launch": "rocket"},
-        {"stack": "mpi"},
+        {"stack": "ucx"},
         {"noise": "loud"},
     ],
 )

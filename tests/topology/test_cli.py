@@ -286,14 +286,14 @@ def test_help_names_units_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = plain_help("simulate", monkeypatch)
     for part in (
         "default: all there are",
-        "default: nccl on NVIDIA GPUs, else wire",
+        "Default: nccl on NVIDIA GPUs, rccl on AMD",
         "default: 368, which a p99 needs, to 10000 as seconds allow",
         "8 (bytes), 64KiB, 1GB",
         "[default: pack]",
         "[default: dedicated]",
         "[default: 0]",
         "host slot",
-        "process|thread|graph",
+        "process|threads|thread|graph|eager",
     ):
         assert part in simulation, part
     planning = plain_help("plan", monkeypatch)

@@ -20,6 +20,7 @@ from topology.diagram.layout import (
     Box,
     BoxKind,
     Dash,
+    Dots,
     Layout,
     LegendEntry,
     LegendTable,
@@ -222,6 +223,7 @@ def composed(sheet: Sheet) -> Layout:
             swatch for grid, at in zip(grids, places, strict=True) for swatch in grid.swatches(at)
         ),
         rules=(((x0 + _MARGIN, y0 + top), (x1 + _MARGIN, y1 + top)),),
+        dots=tuple(_moved_dots(dots, best.body_x + _MARGIN, top) for dots in sheet.body.dots),
     )
 
 
@@ -311,6 +313,10 @@ def _moved_text(text: Text, dx: float, dy: float) -> Text:
 
 def _moved_line(line: Line, dx: float, dy: float) -> Line:
     return replace(line, points=tuple((x + dx, y + dy) for x, y in line.points))
+
+
+def _moved_dots(dots: Dots, dx: float, dy: float) -> Dots:
+    return replace(dots, at=tuple((x + dx, y + dy) for x, y in dots.at))
 
 
 def _grids(tables: Iterable[LegendTable]) -> list[_Grid]:

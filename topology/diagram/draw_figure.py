@@ -15,6 +15,7 @@ from topology.diagram.layout import (
     Box,
     BoxKind,
     Dash,
+    Dots,
     Health,
     Layout,
     Line,
@@ -53,6 +54,10 @@ COLOURS: Final = {
     Role.HOST_CABLE: "#56a0d3",
     Role.TRUNK: "#1f6fb2",
     Role.CORE: "#1b2f6b",
+    Role.SIZE_1: "#e0a030",
+    Role.SIZE_2: "#c8503c",
+    Role.SIZE_3: "#3f88b5",
+    Role.SIZE_4: "#274060",
 }
 _EDGE_OF: Final = {
     Role.SHADE: Role.SHADE,
@@ -89,6 +94,10 @@ _BASELINE_EM: Final = 0.365
 """Half the height of a capital: from the middle of a line down to its baseline."""
 
 
+_DOT_OPACITY: Final = 0.45
+"""Where dots lie on one another their colour deepens: density can be seen."""
+
+
 def figure_bytes(layout: Layout, *, form: str) -> bytes:
     """The picture as a file's content; ``form`` is png, svg or pdf. Same layout, same bytes."""
     buffer = BytesIO()
@@ -117,6 +126,8 @@ def _draw(axes: Axes, layout: Layout) -> None:
     _draw_boxes(axes, (box for box in boxes if box.mark is None and box.kind is not BoxKind.BAND))
     _draw_marks(axes, (box for box in boxes if box.mark is not None))
     _draw_lines(axes, lines)
+    for dots in layout.dots:
+        _draw_dots(axes, dots)
     for text in layout.texts:
         _draw_text(axes, text)
 
@@ -224,6 +235,20 @@ def _draw_lines(axes: Axes, lines: Iterable[Line]) -> None:
             zorder=2 * level + 1,
         )
         axes.add_collection(collection, autolim=False)
+
+
+def _draw_dots(axes: Axes, dots: Dots) -> None:
+    """Thousands of marks: an image within the picture, or SVG and PDF would hold each as a path."""
+    axes.scatter(
+        [x for x, _ in dots.at],
+        [y for _, y in dots.at],
+        s=dots.size_pt**2,
+        color=COLOURS[dots.role],
+        alpha=_DOT_OPACITY,
+        linewidths=0,
+        rasterized=True,
+        zorder=2 * dots.level,
+    )
 
 
 def _draw_text(axes: Axes, text: Text) -> None:

@@ -41,6 +41,10 @@ class Role(StrEnum):
     HOST_CABLE = "host_cable"
     TRUNK = "trunk"
     CORE = "core"
+    SIZE_1 = "size_1"
+    SIZE_2 = "size_2"
+    SIZE_3 = "size_3"
+    SIZE_4 = "size_4"
 
 
 class Dash(StrEnum):
@@ -88,6 +92,7 @@ class BoxKind(StrEnum):
     BUS = "bus"
     SWITCH = "switch"
     DEVICE = "device"
+    PLOT = "plot"
     SWATCH = "swatch"
 
 
@@ -249,6 +254,16 @@ class Line:
     level: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """Measurements of one kind: the middles of round marks, alike and see-through."""
+
+    at: tuple[Point, ...]
+    role: Role
+    size_pt: float = 2.2
+    level: int = 0
+
+
 Swatch: TypeAlias = LineLook | Mark | Role | None
 
 
@@ -299,6 +314,7 @@ class Body:
     lines: tuple[Line, ...] = ()
     texts: tuple[Text, ...] = ()
     tiers: tuple[Tier, ...] = ()
+    dots: tuple[Dots, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +344,7 @@ class Layout:
     texts: tuple[Text, ...]
     swatches: tuple[Box | Line, ...]
     rules: tuple[tuple[Point, Point], ...]
+    dots: tuple[Dots, ...] = ()
 
 
 def link_look(kind: str, *, width_pt: float = 1.4) -> LineLook:

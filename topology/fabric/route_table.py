@@ -145,6 +145,20 @@ class RouteMap:
                 resources[members, column] = self._resource_numbers(hop, s, d)
         return RouteTable(routes, route_of.astype(np.int64), resources, self._bytes_per_s)
 
+    def crowding(self, table: RouteTable) -> float:
+        """How much longer equal messages need on shared uplinks than at their ends, >= 1.
+
+        What oversubscription does to them: 1 where no tier is busier than the busiest NIC.
+        """
+        load = np.zeros(len(table.bytes_per_s))
+        for column in table.resources.T:
+            np.add.at(load, column, 1.0)
+        with np.errstate(invalid="ignore"):
+            needed = np.nan_to_num(load / table.bytes_per_s)
+        tiers = needed[self._tier_base :].max(initial=0.0)
+        ends = needed[: self._tier_base].max(initial=0.0)
+        return float(max(1.0, tiers / ends)) if ends > 0 else 1.0
+
     def _check_switches(self, rank: IntArray, switch: IntArray) -> None:
         """Ranks that meet a switch meet that of their own domain."""
         meets = np.flatnonzero(switch >= self.rank_count)

@@ -10,6 +10,7 @@ from topology.latency.monte_carlo import Breakdown
 from topology.latency.stack import (
     InSwitchFigures,
     LaunchFigures,
+    MpiFigures,
     NcclFigures,
     PipelineFigures,
     ProtocolFigures,
@@ -54,7 +55,9 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "seed": summary.seed,
         "interval": None if interval is None else {k: list(v) for k, v in interval.items()},
         "bracket": None,
-        "model_interval": None,
+        "model_interval": list(summary.model_interval) if summary.model_interval else None,
+        "extrapolated": summary.extrapolated,
+        "reason": summary.reason,
         "breakdown": {name: asdict(terms) for name, terms in summary.breakdown.items()},
         "attribution": None,
         "band": None,
@@ -72,6 +75,7 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         "",
         *(f"{name}: {_terms(terms) or 'no time'}" for name, terms in summary.breakdown.items()),
         *_bandwidths(summary),
+        *_model_lines(summary),
         *_considered(summary),
     ]
 
@@ -133,6 +137,21 @@ def _bandwidths(summary: LatencySummary) -> list[str]:
     return [f"algbw {text_from_rate(algbw)}, busbw {text_from_rate(busbw)} (of p50)"]
 
 
+def _model_lines(summary: LatencySummary) -> list[str]:
+    """How far to trust the noiseless time, and why this way."""
+    lines = []
+    if summary.model_interval is not None:
+        low, high = (text_from_seconds(value) for value in summary.model_interval)
+        lines.append(
+            f"model: on machines it had not seen, 80 % of such times lay in {low} to {high}"
+        )
+    if summary.extrapolated is not None:
+        lines.append(f"extrapolated: {summary.extrapolated}")
+    if summary.reason is not None:
+        lines.append(f"chosen by {summary.reason}")
+    return lines
+
+
 def _considered(summary: LatencySummary, most: int = 5) -> list[str]:
     others = summary.considered[1:most]
     if not others:
@@ -171,6 +190,8 @@ def stack_table(figures: StackFigures) -> Table:
         rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
         further = text_from_seconds(start.per_further_gpu_s)
         rows.append((f"launch by {launch}, each further GPU", further, *tail))
+    message = text_from_seconds(figures.mpi.message_s)
+    rows.append(("MPI, each message", message, *_tail(figures.mpi)))
     contained = text_from_seconds(figures.nccl.contained_launch_s)
     rows.append(("launch in each base", contained, *_tail(figures.nccl)))
     rows.append(("piece", text_from_bytes(figures.pipeline.piece_bytes), *_tail(figures.pipeline)))
@@ -179,7 +200,12 @@ def stack_table(figures: StackFigures) -> Table:
 
 
 def _tail(
-    row: ProtocolFigures | InSwitchFigures | LaunchFigures | PipelineFigures | NcclFigures,
+    row: ProtocolFigures
+    | InSwitchFigures
+    | LaunchFigures
+    | PipelineFigures
+    | NcclFigures
+    | MpiFigures,
 ) -> tuple[str, str, str]:
     return row.confidence.value, " ".join(row.sources), row.basis
 

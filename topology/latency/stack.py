@@ -101,10 +101,20 @@ class NcclFigures(Figures):
     confidence: Confidence
 
 
+class MpiFigures(Figures):
+    """What MPI adds to the wire for every message. [s]"""
+
+    message_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
 class StackFigures(Figures):
     """All figures of stacks; every source is listed."""
 
     nccl: NcclFigures
+    mpi: MpiFigures
     protocol: dict[Protocol, ProtocolFigures]
     launch: dict[Launch, LaunchFigures]
     pipeline: PipelineFigures
@@ -119,6 +129,7 @@ class StackFigures(Figures):
             *(row.sources for row in self.launch.values()),
             self.pipeline.sources,
             self.nccl.sources,
+            self.mpi.sources,
         ]
         unknown = {source for sources in listed for source in sources} - self.source.keys()
         if unknown:
@@ -142,7 +153,7 @@ class Stack:
 
     def launch_s(self, gpus_per_node: int) -> float:
         """Time before the first message leaves. [s]"""
-        if self.name is StackName.WIRE:
+        if self.protocol is None:
             return 0.0
         row = self.figures.launch[self.launch]
         return row.once_s + row.per_further_gpu_s * (gpus_per_node - 1)
@@ -156,6 +167,8 @@ class Stack:
 
     def software_s(self, route: Route, algorithm: str) -> float:
         """Software of one hop: what the stack's constant exceeds the wire by. [s]"""
+        if self.name is StackName.MPI:
+            return self.figures.mpi.message_s
         if self.protocol is None:
             return 0.0
         row = self.figures.protocol[self.protocol]
@@ -163,7 +176,7 @@ class Stack:
 
     def choices(self, names: list[str]) -> list[str]:
         """The algorithms this stack chooses from, all where it has none of them."""
-        if self.name is StackName.WIRE:
+        if self.protocol is None:
             return names
         return [name for name in names if name in self.figures.nccl.algorithms] or names
 

@@ -33,8 +33,9 @@ class LatencySummary:
     ``interval``: for each percentile a range that covers the true one in 95 % of runs, whatever the
     law (order statistics); its upper end is None where the trials do not reach that far, and then
     the percentile itself is None too. Without noise: all percentiles are ``noiseless_s``.
-    ``considered``: the chosen way first, then the others by time. Bandwidths are None where nothing
-    is sent, as by one rank alone.
+    ``considered``: the chosen way first, then the others by time; ``reason``: why it. Bandwidths
+    are None where nothing is sent, as by one rank alone. ``model_interval``: the closed form's 80 %
+    interval of the noiseless time; ``extrapolated``: what of it no measurement covers.
     """
 
     collective: str
@@ -59,6 +60,9 @@ class LatencySummary:
     seed: int | None
     breakdown: dict[str, Breakdown]
     considered: tuple[Considered, ...]
+    reason: str | None = None
+    model_interval: tuple[float, float] | None = None
+    extrapolated: str | None = None
 
     @property
     def tail_ratio(self) -> float:

@@ -32,7 +32,8 @@ from topology.latency.closed_form import (
 )
 from topology.latency.cost import Costs
 from topology.latency.monte_carlo import noiseless_breakdown, noiseless_s
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.words import AlgorithmName, Collective, NoiseName, StackName
 
 RANKS = (2, 3, 4, 5, 7, 8, 12, 16, 17, 33, 64)

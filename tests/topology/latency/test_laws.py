@@ -32,7 +32,8 @@ from topology.latency.closed_form import (
 from topology.latency.cost import Costs
 from topology.latency.monte_carlo import MOST_SIDE_BY_SIDE, noiseless_breakdown, noiseless_s
 from topology.latency.noise import message_noise, noises_of
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.words import AlgorithmName, Collective, NoiseName, StackName
 
 RANKS = range(2, 65)

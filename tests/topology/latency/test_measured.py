@@ -1,4 +1,4 @@
-"""Published measurements against the uncalibrated model, within the tolerances of the README."""
+"""Published measurements against the calibrated model, within the tolerances of the README."""
 
 import csv
 import re
@@ -9,7 +9,8 @@ import pytest
 
 from tests.topology.latency.factories import fabric_of
 from topology.collective.placement import pack, spread
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.words import (
     AlgorithmName,
     Collective,

@@ -11,7 +11,8 @@ from topology.collective.stages import Request
 from topology.errors import ScheduleError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.monte_carlo import noiseless_s
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.latency.stack import Stack, load_stack_figures
 from topology.latency.summary import LatencySummary
 from topology.words import AlgorithmName, Collective, Launch, NoiseName, Protocol, StackName
@@ -60,7 +61,8 @@ def test_on_two_real_nodes_each_link_carries_its_share() -> None:
 @pytest.mark.parametrize(("nodes", "levels"), [(2, 1), (4, 2), (8, 3)])
 def test_a_small_operation_takes_what_nccl_says(nodes: int, levels: int) -> None:
     """25 us inside and 20.9 us for each level, up and down; the launch is in it, no base is."""
-    found = calm(fabric_of("dgx-h100 node:8"), 8 * nodes, 1)
+    fabric = fabric_of("dgx-h100 node:8")
+    found = calm(fabric, 8 * nodes, 1, stack=StackName.NCCL_TUNER)
     assert found.noiseless_s == pytest.approx((25 + 2 * levels * 20.9) * US, rel=1e-3)
 
 

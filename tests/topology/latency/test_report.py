@@ -6,7 +6,8 @@ from dataclasses import replace
 from tests.topology.latency.factories import fabric_of
 from topology.collective.placement import pack
 from topology.latency.report import stack_table, summary_document, summary_lines
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.latency.stack import load_stack_figures
 from topology.latency.summary import PERCENTILES, LatencySummary
 from topology.words import Collective, NoiseName, StackName

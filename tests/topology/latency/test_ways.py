@@ -12,7 +12,9 @@ from tests.topology.latency.factories import fabric_of
 from topology.collective.placement import pack, spread
 from topology.errors import ScheduleError
 from topology.fabric.from_fleet import Fabric
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.choice import KNOWN_TO_MODEL
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.latency.summary import LatencySummary
 from topology.words import AlgorithmName, Collective, NoiseName, Protocol, StackName
 
@@ -35,7 +37,7 @@ def run(scenario: Scenario, gpus: int = 16, fabric: Fabric | None = None) -> Lat
     more=st.integers(1, 2**20),
     spec=st.sampled_from(["dgx-h100 node:2", "gb200-nvl72 rack:1", "dgx1-v100 node:2"]),
     algorithm=st.sampled_from(["auto", "tree", "double_binary_tree", "nvls", "hierarchical"]),
-    stack=st.sampled_from(list(StackName)),
+    stack=st.sampled_from([StackName.NCCL, StackName.WIRE]),
 )
 def test_a_byte_more_is_never_faster(
     exponent: int, offset: int, more: int, spec: str, algorithm: str, stack: StackName
@@ -47,6 +49,10 @@ def test_a_byte_more_is_never_faster(
     if name is AlgorithmName.HIERARCHICAL and "rack" in spec:
         name = AlgorithmName.AUTO
     scenario = replace(CALM, algorithm=name, stack=stack)
+    if stack is StackName.NCCL and name in KNOWN_TO_MODEL:
+        # NCCL may choose worse for a byte more; on one way more bytes still take longer.
+        ring = AlgorithmName.RING if name is AlgorithmName.AUTO else name
+        scenario = replace(scenario, algorithm=ring, protocol=Protocol.SIMPLE)
     sizes = (2**exponent + offset, 2**exponent + offset + more)
     less_s, more_s = (
         simulate(fabric, pack(fabric, 16), replace(scenario, size_bytes=n)).noiseless_s

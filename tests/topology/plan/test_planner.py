@@ -12,7 +12,8 @@ from tests.topology.plan.factories import fabric_of, make_workload, plan_of, wit
 from topology.collective.placement import Placement, free_endpoints
 from topology.errors import NoCandidateError, WorkloadError
 from topology.fabric.from_fleet import Fabric
-from topology.latency.simulate import Scenario, simulate
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
 from topology.plan.moves import MOVES, Reason
 from topology.plan.planner import TOLERANCE, Candidate, Plan, Verdict, faster_probability
 from topology.plan.planner import plan_workload as plan_on

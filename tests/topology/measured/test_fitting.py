@@ -119,7 +119,7 @@ def test_a_figure_that_no_run_touches_is_not_there_and_counts_as_one() -> None:
     assert "net.ib" not in figures
     assert "bandwidth.link.pcie" not in figures
     calibration = NO_CALIBRATION.model_copy(update={"figure": figures})
-    assert calibration.factor(("nvls", "net.ib")) == figures["nvls"].factor < 0.95
+    assert calibration.factor(("nvls", "net.ib")) == figures["nvls"].factor < 0.97
 
 
 def test_a_figure_without_weight_stays_at_its_prior_with_its_priors_error() -> None:
@@ -181,10 +181,10 @@ def weights_by_run(runs: list[Observed]) -> list[np.ndarray]:
 
 
 def test_a_family_of_many_runs_weighs_as_much_as_one_of_few() -> None:
-    """In a cell whose points are many enough: 13 runs of a hundred points beside one."""
-    sizes = np.linspace(8.0, 1024.0, 100)
+    """In a cell whose points are many enough: 13 runs of 250 points beside one."""
+    sizes = np.linspace(8.0, 1024.0, 250)
     few, *many = (
-        replace(make_observed(f"{n}"), sizes_bytes=sizes, times_s=np.full(100, 2e-5), family=family)
+        replace(make_observed(f"{n}"), sizes_bytes=sizes, times_s=np.full(250, 2e-5), family=family)
         for n, family in enumerate(["few", *["many"] * 13])
     )
     of_few, *of_many = weights_by_run([few, *many])
@@ -198,13 +198,13 @@ def test_a_family_of_a_few_points_is_held_back() -> None:
 
 
 def test_a_cell_is_a_reach_and_a_region() -> None:
-    """One family in one cell of 100 points, and its few points in another."""
-    sizes = np.append(np.linspace(8.0, 1024.0, 100), 2.0**27)
-    run = replace(make_observed("a"), sizes_bytes=sizes, times_s=np.full(101, 2e-5))
+    """One family in one cell of 250 points, and its few points in another."""
+    sizes = np.append(np.linspace(8.0, 1024.0, 250), 2.0**27)
+    run = replace(make_observed("a"), sizes_bytes=sizes, times_s=np.full(251, 2e-5))
     (weights,) = weights_by_run([run])
     assert region_of(sizes[-1]) is not region_of(sizes[0])
     assert run.reach is Reach.ONE_NODE
-    assert weights[:-1] == pytest.approx(CELL_WEIGHT / 100)
+    assert weights[:-1] == pytest.approx(CELL_WEIGHT / 250)
     assert weights[-1] == MOST_POINT_WEIGHT
 
 

@@ -48,9 +48,8 @@ def simulate(
 
     >>> from fleet import fleet_from_spec
     >>> fabric = Fabric(fleet_from_spec("model:dgx-h100 node:1"))
-    >>> calm = simulate(
-    ...     fabric, collective="all_reduce", size_bytes=8, algorithm="nvls", stack="wire", noise="none"
-    ... )
+    >>> asked = {"collective": "all_reduce", "size_bytes": 8, "algorithm": "nvls"}
+    >>> calm = simulate(fabric, **asked, stack="wire", noise="none")
     >>> f"{calm.noiseless_s * 1e9:.0f} ns"
     '1524 ns'
     """

@@ -255,7 +255,8 @@ def _evidence(
 
 def _reach(region: Region, ratios: FloatArray) -> float:
     """How far a region may lie on one side, from the interval's reach on it."""
-    return max(LEAST_SLOW_RATIO[region], float(np.median(ratios)) ** SLOW_REACHES)
+    reach = float(np.median(ratios)) ** SLOW_REACHES
+    return max(LEAST_SLOW_RATIO[region], float(reach))
 
 
 def _state(rows: int, factor: float, slow_ratio: float, fast_ratio: float) -> State:

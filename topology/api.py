@@ -13,6 +13,7 @@ from topology.words import (
     Collective,
     DType,
     Launch,
+    MethodName,
     NoiseName,
     Objective,
     Protocol,
@@ -33,6 +34,7 @@ def simulate(
     dtype: DType | str = DType.FLOAT32,
     stack: StackName | str | None = None,
     noise: NoiseName | str = NoiseName.DEDICATED,
+    method: MethodName | str = MethodName.AUTO,
     trials: int | None = None,
     seed: int = 0,
 ) -> LatencySummary:
@@ -66,6 +68,7 @@ def simulate(
         dtype=DType(dtype),
         stack=None if stack is None else StackName(stack),
         noise=NoiseName(noise),
+        method=MethodName(method),
         trials=trials,
         seed=seed,
     )

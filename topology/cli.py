@@ -29,6 +29,7 @@ from topology.words import (
     Collective,
     DType,
     Launch,
+    MethodName,
     NoiseName,
     Objective,
     ProtocolChoice,
@@ -138,6 +139,14 @@ def simulate(
     ] = DType.FLOAT32,
     stack: Stack = None,
     noise: Noise = NoiseName.DEDICATED,
+    method: Annotated[
+        MethodName,
+        typer.Option(
+            help="How percentiles are found: replay (monte_carlo), certified algebra (exact, where "
+            "messages form trees), a law of growth (scaling, long rings); auto replays what takes "
+            "seconds."
+        ),
+    ] = MethodName.AUTO,
     trials: Trials = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -157,6 +166,7 @@ def simulate(
         dtype=dtype,
         stack=stack,
         noise=noise,
+        method=method,
         trials=trials,
         seed=seed,
     )

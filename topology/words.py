@@ -108,6 +108,20 @@ class NoiseName(StrEnum):
     CONTENDED = "contended"
 
 
+class MethodName(StrEnum):
+    """How percentiles are found.
+
+    exact: distribution algebra with a certified bracket, where messages form trees; monte_carlo:
+    replay of noisy trials; scaling: a law of growth, for rings too long to replay. auto: replay
+    where it takes seconds, else whichever of the others applies.
+    """
+
+    AUTO = "auto"
+    EXACT = "exact"
+    MONTE_CARLO = "monte_carlo"
+    SCALING = "scaling"
+
+
 class Objective(StrEnum):
     """What a plan makes small."""
 

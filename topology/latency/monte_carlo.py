@@ -8,13 +8,12 @@ operation is complete when its slowest rank is. This is the ground truth of ever
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topology.latency.cost import Costs, RoundCost
-from topology.latency.noise import MessageNoise
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -33,6 +32,13 @@ LOOK_EVERY: Final = 8
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told how many trials are done, and of how many."""
+
+
+class Noise(Protocol):
+    """Adds a draw to every element, in place; what it draws depends on their number alone."""
+
+    def add_to(self, arrival_s: FloatArray, rng: np.random.Generator) -> None:
+        """Add it; the array is contiguous."""
 
 
 class _Scatter:
@@ -113,7 +119,7 @@ def noiseless_s(costs: Costs) -> float:
 
 def sample_s(
     costs: Costs,
-    noises: Sequence[MessageNoise],
+    noises: Sequence[Noise],
     *,
     trials: int,
     rng: np.random.Generator,
@@ -161,7 +167,7 @@ def _run(
     costs: Costs,
     steps: Sequence[tuple[_Plan, int]],
     trials: int,
-    noise: tuple[Sequence[MessageNoise], np.random.Generator] | None,
+    noise: tuple[Sequence[Noise], np.random.Generator] | None,
 ) -> FloatArray:
     schedule = costs.schedule
     ready = np.zeros((schedule.vertices * schedule.channels, trials))
@@ -201,7 +207,7 @@ def _step(
     plan: _Plan,
     ready: FloatArray,
     free: FloatArray,
-    noise: tuple[Sequence[MessageNoise], np.random.Generator] | None,
+    noise: tuple[Sequence[Noise], np.random.Generator] | None,
 ) -> None:
     """All messages of one step: shapes (m, trials)."""
     time = ready[plan.source]

@@ -55,7 +55,7 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "trials": summary.trials,
         "seed": summary.seed,
         "interval": None if interval is None else {k: list(v) for k, v in interval.items()},
-        "bracket": None,
+        "bracket": None if (b := summary.bracket) is None else {k: list(v) for k, v in b.items()},
         "model_interval": list(summary.model_interval) if summary.model_interval else None,
         "extrapolated": summary.extrapolated,
         "reason": summary.reason,
@@ -99,6 +99,8 @@ def how(summary: LatencySummary) -> str:
     if summary.protocol is not None:
         stack += f", protocol {summary.protocol}, launched by {summary.launch}"
     trials = "no noise"
+    if summary.bracket is not None:
+        trials = f"noise {summary.noise}, {summary.method}, certified ranges, no trials"
     if summary.trials is not None:
         trials = f"noise {summary.noise}, {summary.trials:,} trials, seed {summary.seed}"
     return f"{summary.algorithm}{variant}, {stack}; {trials}"
@@ -106,10 +108,11 @@ def how(summary: LatencySummary) -> str:
 
 def _percentile_lines(summary: LatencySummary) -> list[str]:
     lines = [f"{'noiseless':<10}{text_from_seconds(summary.noiseless_s):>10}"]
-    if summary.interval is None:
+    ranges = summary.bracket or summary.interval
+    if ranges is None:
         return lines
     for name in PERCENTILES:
-        low, high = summary.interval[name]
+        low, high = ranges[name]
         value = summary.percentiles[name]
         if value is None or high is None:
             shown = f"{'-':>10}   above {text_from_seconds(low)}; more trials would tell"

@@ -8,6 +8,7 @@ from topology.words import (
     Collective,
     DType,
     Launch,
+    MethodName,
     NoiseName,
     Protocol,
     StackName,
@@ -29,6 +30,7 @@ class Scenario:
     dtype: DType = DType.FLOAT32
     stack: StackName | None = None
     noise: NoiseName = NoiseName.DEDICATED
+    method: MethodName = MethodName.AUTO
     trials: int | None = None
     seed: int = 0
 

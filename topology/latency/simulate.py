@@ -11,6 +11,7 @@ from topology.collective.schedule import Schedule, busbw_factor
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
 from topology.latency.choice import MODELLED, Choice, choose
+from topology.latency.methods import Found, find, instead_of_long_replay
 from topology.latency.monte_carlo import (
     Breakdown,
     FloatArray,
@@ -26,7 +27,7 @@ from topology.latency.summary import (
     least_trials,
     percentile_ranges,
 )
-from topology.words import Collective, NoiseName
+from topology.words import Collective, MethodName, NoiseName
 
 MOST_TRIALS: Final = 10_000
 LEAST_TRIALS: Final = least_trials(PERCENTILES["p99_s"])
@@ -62,7 +63,16 @@ def simulate(
         ScheduleError: the named algorithm does not do this; the message names those that do.
         UnreachableError: ranks that no known link joins.
     """
-    return simulate_samples(fabric, placement, scenario, progress=progress, notice=notice)[0]
+    check_scenario(scenario)
+    routes = RouteMap(fabric, placement.endpoints)
+    choice = choose(fabric, placement, routes, scenario)
+    summary = _noiseless_summary(placement, routes, scenario, choice)
+    if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
+        return summary
+    found = _found(fabric, scenario, choice)
+    if found is not None:
+        return _with_found(summary, choice, found, scenario)
+    return _replayed(fabric, scenario, choice, summary, progress=progress, notice=notice)[0]
 
 
 def simulate_samples(
@@ -73,7 +83,7 @@ def simulate_samples(
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> tuple[LatencySummary, FloatArray]:
-    """As ``simulate``, with the completion times behind the percentiles, shape (trials,). [s]
+    """As ``simulate`` by replay, with the completion times behind it, shape (trials,). [s]
 
     Raises:
         WorkloadError: a size below one byte, a stack that these ranks do not run.
@@ -86,6 +96,63 @@ def simulate_samples(
     summary = _noiseless_summary(placement, routes, scenario, choice)
     if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
         return summary, np.array([choice.noiseless_s])
+    return _replayed(fabric, scenario, choice, summary, progress=progress, notice=notice)
+
+
+def _found(fabric: Fabric, scenario: Scenario, choice: Choice) -> Found | None:
+    """Percentiles by another method than replay, None where replay it is."""
+    method, costs = scenario.method, choice.costs
+    if method is MethodName.MONTE_CARLO:
+        return None
+    noises = noises_of(fabric.figures, costs.classes, scenario.noise)
+    if method is not MethodName.AUTO:
+        return find(method, costs, noises, seed=scenario.seed)
+    trials = scenario.trials or default_trials(choice.schedule)
+    if scenario.trials is not None or long_run_text(choice.schedule, trials) is None:
+        return None
+    return instead_of_long_replay(costs, noises, seed=scenario.seed)
+
+
+def _with_found(
+    summary: LatencySummary, choice: Choice, found: Found, scenario: Scenario
+) -> LatencySummary:
+    """A summary with percentiles that were found without trials."""
+    noisy = replace(
+        summary,
+        method=found.method.value,
+        mean_s=found.mean_s,
+        percentiles=found.percentiles,
+        bracket=found.bracket,
+        interval=found.interval,
+        seed=scenario.seed if found.method is MethodName.SCALING else None,
+        breakdown=_noisy_breakdown(summary, found.percentiles),
+    )
+    median = found.percentiles["p50_s"] or choice.noiseless_s
+    return _with_bandwidths(noisy, choice.schedule.messages, median)
+
+
+def _noisy_breakdown(
+    summary: LatencySummary, percentiles: dict[str, float | None]
+) -> dict[str, Breakdown]:
+    """The noiseless terms, with what noise adds at p50 and at p99."""
+    shown = {name: percentiles[f"{name}_s"] for name in ("p50", "p99")}
+    return {
+        name: replace(summary.breakdown["p50"], noise_s=value - summary.noiseless_s)
+        for name, value in shown.items()
+        if value is not None
+    }
+
+
+def _replayed(
+    fabric: Fabric,
+    scenario: Scenario,
+    choice: Choice,
+    summary: LatencySummary,
+    *,
+    progress: Progress | None,
+    notice: Notice | None,
+) -> tuple[LatencySummary, FloatArray]:
+    """Percentiles by replay of noisy trials, and the completion times behind them. [s]"""
     trials = scenario.trials or default_trials(choice.schedule)
     long = long_run_text(choice.schedule, trials)
     if notice is not None and long is not None:
@@ -93,8 +160,6 @@ def simulate_samples(
     samples = _samples(fabric, scenario, choice, trials, progress)
     values, ranges = percentile_ranges(samples)
     median = values["p50_s"] or choice.noiseless_s
-    calm = summary.breakdown["p50"]
-    shown = {name: values[f"{name}_s"] for name in ("p50", "p99")}
     noisy = replace(
         summary,
         method="monte_carlo",
@@ -103,11 +168,7 @@ def simulate_samples(
         interval=ranges,
         trials=trials,
         seed=scenario.seed,
-        breakdown={
-            name: replace(calm, noise_s=value - choice.noiseless_s)
-            for name, value in shown.items()
-            if value is not None
-        },
+        breakdown=_noisy_breakdown(summary, values),
     )
     return _with_bandwidths(noisy, choice.schedule.messages, median), samples
 

@@ -35,7 +35,8 @@ class LatencySummary:
     the percentile itself is None too. Without noise: all percentiles are ``noiseless_s``.
     ``considered``: the chosen way first, then the others by time; ``reason``: why it. Bandwidths
     are None where nothing is sent, as by one rank alone. ``model_interval``: the closed form's 80 %
-    interval of the noiseless time; ``extrapolated``: what of it no measurement covers.
+    interval of the noiseless time; ``bracket``: for each percentile a certified range of the
+    model's true one; ``extrapolated``: what of it no measurement covers.
     """
 
     collective: str
@@ -60,6 +61,7 @@ class LatencySummary:
     seed: int | None
     breakdown: dict[str, Breakdown]
     considered: tuple[Considered, ...]
+    bracket: dict[str, tuple[float, float | None]] | None = None
     reason: str | None = None
     model_interval: tuple[float, float] | None = None
     extrapolated: str | None = None

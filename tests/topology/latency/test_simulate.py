@@ -138,13 +138,16 @@ def test_one_rank_alone_has_nothing_to_send(collective: Collective) -> None:
 
 @pytest.mark.parametrize("size_bytes", [8, MIB, 2**30])
 @pytest.mark.parametrize("gpus", [8, 16])
-def test_auto_is_as_fast_as_the_fastest_that_can_be_named(size_bytes: int, gpus: int) -> None:
-    auto = run(replace(CALM, size_bytes=size_bytes), gpus=gpus)
+def test_auto_takes_what_is_fastest_by_nccls_own_model(size_bytes: int, gpus: int) -> None:
+    tuner = replace(CALM, size_bytes=size_bytes, stack=StackName.NCCL_TUNER)
+    auto = run(tuner, gpus=gpus)
+    ours = run(replace(tuner, stack=StackName.NCCL), gpus=gpus)
+    assert (ours.algorithm, ours.protocol) == (auto.algorithm, auto.protocol)
     named = []
     in_switch = (AlgorithmName.NVLS, AlgorithmName.NVLS_TREE)
     for algorithm in (AlgorithmName.RING, AlgorithmName.DOUBLE_BINARY_TREE, *in_switch):
         for protocol in Protocol:
-            scenario = replace(CALM, size_bytes=size_bytes, algorithm=algorithm, protocol=protocol)
+            scenario = replace(tuner, algorithm=algorithm, protocol=protocol)
             try:
                 named.append(run(scenario, gpus=gpus).noiseless_s)
             except ScheduleError:

@@ -1,0 +1,102 @@
+"""Exact laws: time, memory and width of the bracket up to a million GPUs, beside the replay."""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.topology.latency.factories import fabric_of, schedule_of, uniform_costs
+from topology.latency.exact import exact_law
+from topology.latency.knee import find_knee, layers_of
+from topology.latency.law import Grid, Law
+from topology.latency.law_noise import noise_law
+from topology.latency.law_shapes import hierarchical_law, switch_law, tree_law
+from topology.latency.monte_carlo import sample_s
+from topology.latency.noise import noises_of
+from topology.words import AlgorithmName, NoiseName
+
+pytestmark = pytest.mark.bench
+
+FIGURES = fabric_of("dgx-h100 node:1").figures
+CLASSES = ("nvlink4_nvswitch", "ib_ndr_3hop")
+NOISES = noises_of(FIGURES, CLASSES, NoiseName.DEDICATED)
+ALPHA_S = [FIGURES.route_class[name].alpha_s for name in CLASSES]
+SHARES = (0.5, 0.99, 0.999)
+
+
+def hops_on(grid: Grid) -> list[Law]:
+    """One hop over NVLink and one over InfiniBand."""
+    laws = (noise_law(grid, noise.jitter) for noise in NOISES)
+    return [law.shifted(alpha) for law, alpha in zip(laws, ALPHA_S, strict=True)]
+
+
+def a_tree(ranks: int) -> Law:
+    levels = ranks.bit_length() - 1
+    step_s = 0.0052 * (2 * 3 * ALPHA_S[0] + 2 * (levels - 3) * ALPHA_S[1]) / (2 * levels)
+    inside, across = hops_on(Grid(step_s, int(190e-6 / step_s)))
+    return tree_law(ranks, [inside] * 3 + [across] * (levels - 3))
+
+
+def in_domains(ranks: int) -> Law:
+    levels = ranks.bit_length() - 4
+    step_s = 0.0052 * (4 * ALPHA_S[0] + 2 * levels * ALPHA_S[1]) / (2 * levels + 4)
+    inside, across = hops_on(Grid(step_s, int(190e-6 / step_s)))
+    return hierarchical_law(ranks // 8, 8, inside, [across] * levels)
+
+
+def in_switch(ranks: int) -> Law:
+    return switch_law(hops_on(Grid(3e-9, 2_000))[0], ranks)
+
+
+@pytest.mark.parametrize("ranks", [1_024, 131_072, 1_048_576])
+@pytest.mark.parametrize("made", [a_tree, in_domains, in_switch], ids=lambda f: f.__name__)
+def test_a_law_from_its_shape(made: Callable[[int], Law], ranks: int) -> None:
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        law = made(ranks)
+        brackets = [law.quantile(q) for q in SHARES]
+        took.append(time.perf_counter() - start)
+    cells = law.grid.cells
+    row = np.ones(2 * cells)
+    start = time.perf_counter()
+    for _ in range(20):
+        np.fft.irfft(np.fft.rfft(row), 2 * cells)
+    numpy_s = (time.perf_counter() - start) / 20
+    tracemalloc.start()
+    made(ranks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    widths = ", ".join(f"{low * 1e6:.1f} us +{(high / low - 1):.2%}" for low, high in brackets)
+    print(
+        f"\n{made.__name__} of {ranks}: {min(took) * 1e3:.1f} ms warm ({min(took) / numpy_s:.0f} "
+        f"FFTs of its {cells} cells there and back), {peak / 1e6:.0f} MB; p50, p99, p99.9 {widths}"
+    )
+
+
+@pytest.mark.parametrize("ranks", [1_024, 131_072])
+def test_a_law_from_a_schedule_and_the_replay_beside_it(ranks: int) -> None:
+    costs = uniform_costs(schedule_of("tree", ranks), alpha_s=ALPHA_S[1])
+    exact_law(costs, NOISES[1:])
+    start = time.perf_counter()
+    exact = exact_law(costs, NOISES[1:])
+    exact_s = time.perf_counter() - start
+    trials = max(8, 4_000_000 // costs.schedule.messages)
+    start = time.perf_counter()
+    sample_s(costs, NOISES[1:], trials=trials, rng=np.random.default_rng(1))
+    trial_s = (time.perf_counter() - start) / trials
+    print(
+        f"\ntree of {ranks} from its schedule: {exact_s * 1e3:.0f} ms, p99.9 within "
+        f"{exact.width_ratio('p999_s'):.2%}; 100,000 trials of the replay take "
+        f"{trial_s * 1e5:.0f} s"
+    )
+
+
+def test_the_knee() -> None:
+    inside, across = (noise.jitter for noise in NOISES)
+    start = time.perf_counter()
+    layers = layers_of(AlgorithmName.TREE, inside=inside, across=across, per_domain=8)
+    knee = find_knee(layers)
+    print(f"\nknee at {knee.ranks} ranks: {(time.perf_counter() - start) * 1e3:.2f} ms")

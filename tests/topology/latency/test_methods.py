@@ -1,0 +1,95 @@
+"""Methods: replay, certified algebra and the law of growth agree where two apply, else say why."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.topology.latency.factories import fabric_of
+from topology.collective.placement import pack
+from topology.errors import ScheduleError, WorkloadError
+from topology.latency.report import summary_document, summary_lines
+from topology.latency.scenario import Scenario
+from topology.latency.simulate import simulate
+from topology.latency.summary import PERCENTILES, LatencySummary
+from topology.words import AlgorithmName, Collective, MethodName, NoiseName, StackName
+
+SMALL = Scenario(Collective.ALL_REDUCE, 128, method=MethodName.EXACT)
+LONG_RING = Scenario(
+    Collective.ALL_REDUCE,
+    2**20,
+    algorithm=AlgorithmName.RING,
+    stack=StackName.WIRE,
+    method=MethodName.SCALING,
+)
+
+
+def run(scenario: Scenario, spec: str = "dgx-h100 node:2", gpus: int = 16) -> LatencySummary:
+    fabric = fabric_of(spec)
+    return simulate(fabric, pack(fabric, gpus), scenario)
+
+
+@pytest.mark.parametrize("noise", [NoiseName.DEDICATED, NoiseName.CONTENDED])
+def test_the_certified_bracket_overlaps_the_replays_interval(noise: NoiseName) -> None:
+    exact = run(replace(SMALL, noise=noise))
+    replay = run(replace(SMALL, noise=noise, method=MethodName.MONTE_CARLO, trials=20_000))
+    assert exact.method == "exact"
+    assert exact.bracket is not None
+    assert replay.interval is not None
+    for name in ("p50_s", "p90_s", "p99_s", "p999_s"):
+        low, high = exact.bracket[name]
+        from_s, to_s = replay.interval[name]
+        assert high is not None
+        assert to_s is not None
+        assert low <= to_s * (1 + 1e-4), name
+        assert from_s <= high * (1 + 1e-4), name
+
+
+def test_exact_needs_no_trials_and_says_so() -> None:
+    exact = run(SMALL)
+    assert (exact.trials, exact.seed, exact.interval) == (None, None, None)
+    document = summary_document(exact)
+    assert set(document["bracket"]) == set(PERCENTILES)
+    assert "exact, certified ranges, no trials" in summary_lines(exact)[1]
+    assert run(SMALL) == exact
+
+
+def test_percentiles_rise_and_lie_in_their_brackets() -> None:
+    exact = run(SMALL)
+    assert exact.bracket is not None
+    values = [value for value in exact.percentiles.values() if value is not None]
+    assert values == sorted(values)
+    for name, value in exact.percentiles.items():
+        low, high = exact.bracket[name]
+        assert value is None or (high is not None and low <= value <= high)
+
+
+def test_exact_is_refused_on_a_ring_with_the_reason() -> None:
+    with pytest.raises(ScheduleError, match=r"neighbours on a ring wait.*--method monte_carlo"):
+        run(replace(SMALL, algorithm=AlgorithmName.RING))
+
+
+def test_scaling_brackets_its_own_percentiles_on_a_long_ring() -> None:
+    scaled = run(LONG_RING, "dgx-h100 node:32", 256)
+    assert scaled.method == "scaling"
+    assert scaled.bracket is not None
+    for name in ("p50_s", "p99_s"):
+        low, high = scaled.bracket[name]
+        value = scaled.percentiles[name]
+        assert value is not None
+        assert high is not None
+        assert scaled.noiseless_s < low <= value <= high
+
+
+def test_scaling_is_refused_on_a_short_ring() -> None:
+    with pytest.raises(WorkloadError, match="256"):
+        run(LONG_RING)
+
+
+def test_auto_replays_what_takes_seconds() -> None:
+    auto = run(replace(SMALL, method=MethodName.AUTO, trials=400))
+    assert (auto.method, auto.trials) == ("monte_carlo", 400)
+
+
+def test_auto_does_not_replay_a_ring_of_512_ranks() -> None:
+    auto = run(replace(LONG_RING, method=MethodName.AUTO), "dgx-h100 node:64", 512)
+    assert auto.method == "scaling"

@@ -1,0 +1,206 @@
+"""Attribution: who makes the tail. Each cause is taken away, with the same draws; p99 tells.
+
+A cause is a link class, a kind of link, a node or a layer of the noise. Its noise is still drawn,
+so that every other message keeps its own, but not added.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import cycle
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topology.errors import WorkloadError
+from topology.latency.cost import Costs
+from topology.latency.monte_carlo import Noise, noiseless_s, sample_s
+from topology.latency.noise import MessageNoise
+
+FloatArray: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+P99: Final = 0.99
+
+MOST_NODES: Final = 16
+"""Nodes that are taken away one by one; of more, each has about the share 1 / nodes."""
+
+
+class CauseKind(StrEnum):
+    """What a cause is."""
+
+    LINK_CLASS = "link_class"
+    LINK_KIND = "link_kind"
+    NODE = "node"
+    LAYER = "layer"
+
+
+class Layer(StrEnum):
+    """A layer of a message's noise: its jitter's body, or its rare detours."""
+
+    BODY = "body"
+    DETOUR = "detour"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something whose noise can be taken away, by its name."""
+
+    kind: CauseKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """p99 without a cause's noise. [s]
+
+    ``share``: part of what noise adds to p99 that goes with the cause:
+    ``(p99 - p99_without) / (p99 - noiseless)``. Shares need not sum to 1: where either of two
+    causes alone holds an operation up, taking one away helps little.
+    """
+
+    kind: CauseKind
+    name: str
+    p99_without_s: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """A simulated case: costs, one noise for each of their classes, and who is who.
+
+    ``hosts``: host of each rank. ``kind_of``: link kind of each route class, by its name.
+    """
+
+    costs: Costs
+    noises: Sequence[Noise]
+    hosts: Sequence[str]
+    kind_of: Mapping[str, str]
+    trials: int
+    seed: int
+
+    def samples_s(self, without: Cause | None = None) -> FloatArray:
+        """Completion times, shape (trials,), with or without a cause; always the same draws. [s]"""
+        noises = self.noises if without is None else noises_without(self, without)
+        rng = np.random.default_rng(self.seed)
+        return sample_s(self.costs, noises, trials=self.trials, rng=rng)
+
+
+def attribute(case: Case, samples_s: FloatArray | None = None) -> list[Attribution]:
+    """What p99 becomes without each cause, the largest share first. Replays once for each cause.
+
+    ``samples_s``: the case's own completion times, if they are known already.
+    """
+    samples_s = case.samples_s() if samples_s is None else samples_s
+    p99_s = float(np.quantile(samples_s, P99))
+    calm_s = noiseless_s(case.costs)
+    rows = [_row(cause, case, p99_s, calm_s) for cause in causes_of(case)]
+    return sorted(rows, key=lambda row: (-row.share, row.kind, row.name))
+
+
+def _row(cause: Cause, case: Case, p99_s: float, calm_s: float) -> Attribution:
+    without_s = float(np.quantile(case.samples_s(cause), P99))
+    share = (p99_s - without_s) / (p99_s - calm_s) if p99_s > calm_s else 0.0
+    return Attribution(cause.kind, cause.name, without_s, share)
+
+
+def causes_of(case: Case) -> list[Cause]:
+    """All that can be taken away from a case; nodes only where they are few."""
+    kinds = dict.fromkeys(case.kind_of[name] for name in case.costs.classes if name in case.kind_of)
+    hosts = dict.fromkeys(case.hosts)
+    return [
+        *(Cause(CauseKind.LINK_CLASS, name) for name in case.costs.classes),
+        *(Cause(CauseKind.LINK_KIND, kind) for kind in kinds),
+        *(Cause(CauseKind.NODE, host) for host in hosts if 1 < len(hosts) <= MOST_NODES),
+        *(Cause(CauseKind.LAYER, layer.value) for layer in Layer),
+    ]
+
+
+def find_cause(case: Case, name: str) -> Cause:
+    """The node, link class, link kind or layer of a name.
+
+    Raises:
+        WorkloadError: nothing here has that name.
+    """
+    nodes = [Cause(CauseKind.NODE, host) for host in dict.fromkeys(case.hosts)]
+    known = [*nodes, *(cause for cause in causes_of(case) if cause.kind is not CauseKind.NODE)]
+    for cause in known:
+        if cause.name == name:
+            return cause
+    shown = [cause.name for cause in known[len(nodes) :]]
+    raise WorkloadError(
+        f"{name}: no node, link or layer of this run",
+        field="--without",
+        remedy=f"use a host, or one of {', '.join(shown)}",
+    )
+
+
+def noises_without(case: Case, cause: Cause) -> list[Noise]:
+    """The noises of a case without a cause; every draw is made as with it."""
+    names = case.costs.classes
+    match cause.kind:
+        case CauseKind.LINK_CLASS:
+            silent = [name == cause.name for name in names]
+        case CauseKind.LINK_KIND:
+            silent = [case.kind_of.get(name) == cause.name for name in names]
+        case CauseKind.LAYER:
+            return [_without_layer(noise, Layer(cause.name)) for noise in case.noises]
+        case CauseKind.NODE:
+            return _without_node(case, cause.name)
+    pairs = zip(case.noises, silent, strict=True)
+    return [_Silent(noise) if is_silent else noise for noise, is_silent in pairs]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Silent:
+    """Draws what a noise draws, and adds nothing."""
+
+    noise: Noise
+
+    def add_to(self, arrival_s: FloatArray, rng: np.random.Generator) -> None:
+        self.noise.add_to(np.zeros_like(arrival_s), rng)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Masked:
+    """Draws what a noise draws, and adds it to some rows; ``kept`` gives them call by call.
+
+    The replay calls a noise once at each step that has messages of its class, batch after batch.
+    """
+
+    noise: Noise
+    kept: Iterator[BoolArray]
+
+    def add_to(self, arrival_s: FloatArray, rng: np.random.Generator) -> None:
+        drawn_s = np.zeros_like(arrival_s)
+        self.noise.add_to(drawn_s, rng)
+        kept = next(self.kept)
+        arrival_s[kept] += drawn_s[kept]
+
+
+def _without_node(case: Case, host: str) -> list[Noise]:
+    """Messages that a host sends or receives go without noise."""
+    is_there = np.array([name == host for name in case.hosts], dtype=np.bool_)
+    switches = case.costs.schedule.switches
+    is_there = np.concatenate([is_there, np.zeros(switches, dtype=np.bool_)])
+    calls: list[list[BoolArray]] = [[] for _ in case.noises]
+    for cost in case.costs.rounds:
+        kept = ~(is_there[cost.round.source] | is_there[cost.round.destination])
+        for number in np.unique(cost.jitter).tolist():
+            calls[number] += [kept[cost.jitter == number]] * cost.round.repeats
+    pairs = zip(case.noises, calls, strict=True)
+    return [_Masked(noise, cycle(masks)) for noise, masks in pairs]
+
+
+def _without_layer(noise: Noise, layer: Layer) -> Noise:
+    """A noise with one layer of length 0; others than a message's have no layers."""
+    if not isinstance(noise, MessageNoise):
+        return noise
+    match layer:
+        case Layer.DETOUR:
+            jitter = noise.jitter.model_copy(update={"detour_median_s": 0.0})
+            return replace(noise, jitter=jitter)
+        case Layer.BODY:
+            jitter = noise.jitter.model_copy(update={"body_median_s": 0.0})
+            return MessageNoise(jitter, np.zeros_like(noise.body_s))

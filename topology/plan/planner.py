@@ -26,6 +26,9 @@ from topology.words import NoiseName, Objective, StackName
 TOLERANCE: Final = 0.02
 """Objectives closer than this are the same to us, whatever the trials say."""
 
+CROSSING_TOLERANCE: Final = 0.25
+"""Clusters of one kind differ by so much across nodes: less is no reason to leave a domain."""
+
 
 class Verdict(StrEnum):
     """What a plan says as a whole."""
@@ -204,14 +207,22 @@ def _choose(
 
 
 def _is_as_fast(candidate: Candidate, fastest: Candidate, objective: Objective) -> bool:
-    """Whether two objectives differ by less than the tolerance, or their intervals overlap."""
+    """Whether two objectives differ by less than the tolerance, or their intervals overlap.
+
+    Crossing domains has to gain more than the calibrated model can tell.
+    """
     value, best = _value(candidate, objective), _value(fastest, objective)
-    if value <= best * (1 + TOLERANCE):
+    crosses = _width(candidate)[0] < _width(fastest)[0] and _is_calibrated(fastest)
+    if value <= best * (1 + (CROSSING_TOLERANCE if crosses else TOLERANCE)):
         return True
     own, others = _interval(candidate, objective), _interval(fastest, objective)
     if own is None or others is None or others[1] is None:
         return False
     return own[0] <= others[1]
+
+
+def _is_calibrated(candidate: Candidate) -> bool:
+    return candidate.summary is not None and candidate.summary.model_interval is not None
 
 
 def _judged(
@@ -233,7 +244,10 @@ def _judged(
     shortest_s = _value(chosen, objective)
     ratio = _value(candidate, objective) / shortest_s if shortest_s else 1.0
     if _is_as_fast(candidate, chosen, objective) and _width(candidate) > _width(chosen):
-        text = f"{objective.value} is as good, but it takes {_width_words(candidate)}"
+        gain = (
+            "as good" if ratio >= 1 - TOLERANCE else f"{ratio:.2f} times, within the model's error"
+        )
+        text = f"{objective.value} is {gain}, but it takes {_width_words(candidate)}"
         return replace(candidate, reason=Reason.AS_FAST_BUT_WIDER, text=text)
     if _is_as_fast(candidate, chosen, objective) and _width(candidate) == _width(chosen):
         text = f"{objective.value} is as good, and it takes as many nodes"

@@ -9,27 +9,33 @@ from typing import TYPE_CHECKING, Any
 from topology.errors import TopologyError
 
 if TYPE_CHECKING:
-    from topology.api import plan_fleet, simulate
+    from topology.api import calibrate, diagnose, plan_fleet, simulate, validate
     from topology.fabric.from_fleet import Fabric, load_fabric
     from topology.plan.workload import Workload, load_workload
 
 _HOME = {
     "Fabric": "fabric.from_fleet",
     "Workload": "plan.workload",
+    "calibrate": "api",
+    "diagnose": "api",
     "load_fabric": "fabric.from_fleet",
     "load_workload": "plan.workload",
     "plan_fleet": "api",
     "simulate": "api",
+    "validate": "api",
 }
 
 __all__ = [
     "Fabric",
     "TopologyError",
     "Workload",
+    "calibrate",
+    "diagnose",
     "load_fabric",
     "load_workload",
     "plan_fleet",
     "simulate",
+    "validate",
 ]
 
 

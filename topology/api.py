@@ -1,11 +1,21 @@
 """The public Python API: the arrows of the flow under the names of the commands."""
 
+from pathlib import Path
+
 from topology.collective.placement import Placement, pack
 from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
+from topology.latency.calibration import Calibration, load_calibration
 from topology.latency.scenario import Scenario
 from topology.latency.simulate import simulate as simulate_placement
 from topology.latency.summary import LatencySummary
+from topology.measured.calibrate import calibrate as calibrate_runs
+from topology.measured.examine import Examination, examine
+from topology.measured.nccl_tests import read_nccl_tests
+from topology.measured.observed import observe
+from topology.measured.runs import read_runs
+from topology.measured.validation import Validation, held_out_tolerance
+from topology.measured.validation import validate as validate_runs
 from topology.plan.planner import Plan, plan_workload
 from topology.plan.workload import Workload
 from topology.words import (
@@ -100,3 +110,40 @@ def plan_fleet(
         trials=trials,
         seed=seed,
     )
+
+
+def validate(
+    runs: str | Path, points: str | Path, *, calibration: Calibration | None = None
+) -> Validation:
+    """Measured runs held against the model, cell by cell, beside NCCL's own model.
+
+    The tolerance of a cell is the shipped calibration's held-out figure of it.
+
+    Raises:
+        MeasurementError: a table that cannot be read.
+    """
+    shipped = load_calibration()
+    table = read_runs(runs, points)
+    return validate_runs(table, calibration or shipped, held_out_tolerance(shipped))
+
+
+def calibrate(runs: str | Path, points: str | Path, *, data_name: str = "own runs") -> Calibration:
+    """Figures fitted to measured runs, with intervals from machines held out one by one.
+
+    Raises:
+        MeasurementError: a table that cannot be read, or no run that weighs anything.
+    """
+    observed, _ = observe(read_runs(runs, points).runs)
+    return calibrate_runs(observed, data=data_name)
+
+
+def diagnose(
+    nccl_tests: str | Path, fabric: Fabric, *, calibration: Calibration | None = None
+) -> Examination:
+    """Runs of nccl-tests held against what the fabric should do: healthy, or sick with suspects.
+
+    Raises:
+        MeasurementError: a text that holds no run.
+        TopologyError: no run that this fabric can have run.
+    """
+    return examine(read_nccl_tests(nccl_tests), fabric, calibration=calibration)

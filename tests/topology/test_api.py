@@ -144,3 +144,46 @@ def test_a_fabric_can_be_made_without_a_file() -> None:
     calm = topology.simulate(fabric, collective="broadcast", size_bytes=8, noise="none")
     assert (calm.stack, calm.ranks) == ("wire", 4)
     assert pack(fabric, 4).ranks == 4
+
+
+def test_a_run_of_nccl_tests_is_judged_as_the_command_does(root: Path) -> None:
+    fabric = topology.Fabric(fleet_from_spec("model:dgx-h100 node:2"))
+    told = {
+        name: topology.diagnose(root / f"samples/nccl_tests/dgx-h100-2-{name}.txt", fabric).verdict
+        for name in ("healthy", "sockets")
+    }
+    assert {name: verdict.value for name, verdict in told.items()} == {
+        "healthy": "healthy",
+        "sockets": "sick",
+    }
+
+
+RUN_COLUMNS = (
+    "run_id,gpu_model,gpus_per_node,nodes,ranks,nvlink_gen_or_pcie,nic,fabric,library,collective,"
+    "algo_forced,proto_forced,quality,family,launch,dtype\n"
+)
+
+
+def test_runs_are_validated_and_calibrated_from_tables(tmp_path: Path) -> None:
+    """One run on eight H100 that takes three times as long as the shipped model says."""
+    runs, points = tmp_path / "runs.csv", tmp_path / "points.csv"
+    row = "slow,H100 SXM5 80GB,8,1,8,NVLink4/NVSwitch,none,none,NCCL,all_reduce,,,A,f,,float\n"
+    runs.write_text(RUN_COLUMNS + row)
+    fabric = topology.Fabric(fleet_from_spec("model:dgx-h100 node:1"))
+    sizes = [2**k for k in range(6, 16)]
+    times_us = [
+        3e6
+        * topology.simulate(
+            fabric, collective="all_reduce", size_bytes=size, noise="none"
+        ).noiseless_s
+        for size in sizes
+    ]
+    lines = [f"slow,{size},{time}\n" for size, time in zip(sizes, times_us, strict=True)]
+    points.write_text("run_id,size_bytes,time_us\n" + "".join(lines))
+    (cell,) = (c for c in topology.validate(runs, points).cells if c.family is None)
+    assert cell.ours.median == pytest.approx(3.0, rel=0.01)
+    own = topology.calibrate(runs, points, data_name="one slow machine")
+    assert own.provenance.data == "one slow machine"
+    fitted = topology.validate(runs, points, calibration=own)
+    # Ten points against the priors: most of the way in log, not all of it.
+    assert next(c for c in fitted.cells if c.family is None).ours.median < 3**0.5

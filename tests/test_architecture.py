@@ -28,7 +28,7 @@ FLEET_LAYERS = (
 TOPOLOGY_LAYERS = (
     {"start"},
     {"cli"},
-    {"cli_diagnose", "cli_figures", "cli_measured"},
+    {"cli_diagnose", "cli_figures", "cli_measured", "cli_show"},
     {"api"},
     {"diagram"},
     {"plan", "measured"},
@@ -53,6 +53,7 @@ QUICK_MODULES = (
     "topology/cli_diagnose.py",
     "topology/cli_figures.py",
     "topology/cli_measured.py",
+    "topology/cli_show.py",
     "fleet/console.py",
     "topology/words.py",
 )

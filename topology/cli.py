@@ -23,6 +23,7 @@ from fleet.console import (
 from topology.cli_diagnose import diagnose
 from topology.cli_figures import figures
 from topology.cli_measured import calibrate, validate
+from topology.cli_show import path, show
 from topology.errors import WorkloadError
 from topology.words import (
     AlgorithmName,
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
 COMMANDS_OF_THEIR_OWN = (figures, validate, calibrate, diagnose)
+COMMANDS_OF_LINKS = (show, path)
 
 Ranks = Annotated[
     int | None,
@@ -59,44 +61,12 @@ Stack = Annotated[
         "else wire."
     ),
 ]
+for of_links in COMMANDS_OF_LINKS:
+    app.command()(of_links)
+
 Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
 TRIALS = "Noisy runs to replay; default: 368, which a p99 needs, to 10000 as seconds allow."
 Trials = Annotated[int | None, typer.Option(help=TRIALS, min=1)]
-
-
-@app.command()
-def show(fleet_file: FleetFile, as_json: AsJson = False) -> None:
-    """Say what the fabric consists of: domains, tiers, links with their latency."""
-    from topology.fabric.from_fleet import load_fabric
-    from topology.fabric.report import fabric_document, fabric_lines, links_table
-
-    fabric = load_fabric(fleet_file)
-    if as_json:
-        print_json(fabric_document(fabric))
-        return
-    print("\n".join(fabric_lines(fabric)))
-    print_table(*links_table(fabric), right=(2,))
-
-
-@app.command()
-def path(
-    fleet_file: FleetFile,
-    a: Annotated[str, typer.Argument(help="From: host:slot or a GPU's UUID.", metavar="A")],
-    b: Annotated[str, typer.Argument(help="To: host:slot or a GPU's UUID.", metavar="B")],
-    as_json: AsJson = False,
-) -> None:
-    """Print the way between two GPUs hop by hop; exit 1 if no link joins them."""
-    from topology.fabric.from_fleet import load_fabric
-    from topology.fabric.report import route_document, route_notes, route_table
-
-    fabric = load_fabric(fleet_file)
-    ends = fabric.endpoint_from_text(a), fabric.endpoint_from_text(b)
-    route = fabric.reachable_route(*ends)
-    if as_json:
-        print_json(route_document(fabric, *ends, route))
-        return
-    print_table(*route_table(route), right=(3, 4, 5))
-    print("\n".join(route_notes(fabric, route)))
 
 
 @app.command()
@@ -147,6 +117,18 @@ def simulate(
             "seconds."
         ),
     ] = MethodName.AUTO,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What if it were fixed: take away the noise of a node, a link class, "
+            "a kind of link (nvlink, pci, net) or a layer (body, detour).",
+        ),
+    ] = None,
+    attribute: Annotated[
+        bool,
+        typer.Option("--attribute", help="Also say who makes the tail: a replay for each cause."),
+    ] = False,
     trials: Trials = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -167,6 +149,8 @@ def simulate(
         stack=stack,
         noise=noise,
         method=method,
+        without=without,
+        attribute=attribute,
         trials=trials,
         seed=seed,
     )

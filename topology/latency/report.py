@@ -60,7 +60,8 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "extrapolated": summary.extrapolated,
         "reason": summary.reason,
         "breakdown": {name: asdict(terms) for name, terms in summary.breakdown.items()},
-        "attribution": None,
+        "without": summary.without,
+        "attribution": _attribution_rows(summary),
         "band": None,
         "considered": [asdict(way) for way in summary.considered],
     }
@@ -76,6 +77,7 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         "",
         *(f"{name}: {_terms(terms) or 'no time'}" for name, terms in summary.breakdown.items()),
         *_bandwidths(summary),
+        *_attribution_lines(summary),
         *_model_lines(summary),
         *_considered(summary),
     ]
@@ -102,7 +104,8 @@ def how(summary: LatencySummary) -> str:
     if summary.bracket is not None:
         trials = f"noise {summary.noise}, {summary.method}, certified ranges, no trials"
     if summary.trials is not None:
-        trials = f"noise {summary.noise}, {summary.trials:,} trials, seed {summary.seed}"
+        gone = f" without {summary.without}" if summary.without else ""
+        trials = f"noise {summary.noise}{gone}, {summary.trials:,} trials, seed {summary.seed}"
     return f"{summary.algorithm}{variant}, {stack}; {trials}"
 
 
@@ -139,6 +142,24 @@ def _bandwidths(summary: LatencySummary) -> list[str]:
     if algbw is None or busbw is None:
         return []
     return [f"algbw {text_from_rate(algbw)}, busbw {text_from_rate(busbw)} (of p50)"]
+
+
+def _attribution_rows(summary: LatencySummary) -> list[dict[str, Any]] | None:
+    rows = summary.attribution
+    return None if rows is None else [asdict(row) for row in rows]
+
+
+def _attribution_lines(summary: LatencySummary, most: int = 6) -> list[str]:
+    """Who makes the tail: whose noise gone takes how much of what noise adds to p99."""
+    rows = [row for row in summary.attribution or () if row.share >= _LEAST_SHARE]
+    return [
+        f"tail: {row.share:>4.0%} with {row.kind.replace('_', ' ')} {row.name}, "
+        f"without it p99 {text_from_seconds(row.p99_without_s)}"
+        for row in rows[:most]
+    ]
+
+
+_LEAST_SHARE: Final = 0.01
 
 
 def _model_lines(summary: LatencySummary) -> list[str]:

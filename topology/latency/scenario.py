@@ -19,7 +19,9 @@ from topology.words import (
 class Scenario:
     """What is simulated besides the placement.
 
-    ``stack`` None: nccl on NVIDIA GPUs, rccl on AMD's, else wire.
+    ``without``: a node, link class, link kind or layer of noise whose noise is taken away.
+    ``attribute``: also find who makes the tail, by replays. ``stack`` None: nccl on NVIDIA
+    GPUs, rccl on AMD's, else wire.
     """
 
     collective: Collective
@@ -31,6 +33,8 @@ class Scenario:
     stack: StackName | None = None
     noise: NoiseName = NoiseName.DEDICATED
     method: MethodName = MethodName.AUTO
+    without: str | None = None
+    attribute: bool = False
     trials: int | None = None
     seed: int = 0
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from topology.collective.placement import Placement
 from topology.collective.schedule import Schedule, busbw_factor
+from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
+from topology.latency.attribution import Case, attribute, find_cause, noises_without
 from topology.latency.choice import MODELLED, Choice, choose
 from topology.latency.methods import Found, find, instead_of_long_replay
 from topology.latency.monte_carlo import (
@@ -72,7 +74,9 @@ def simulate(
     found = _found(fabric, scenario, choice)
     if found is not None:
         return _with_found(summary, choice, found, scenario)
-    return _replayed(fabric, scenario, choice, summary, progress=progress, notice=notice)[0]
+    return _replayed(
+        fabric, placement, scenario, choice, summary, progress=progress, notice=notice
+    )[0]
 
 
 def simulate_samples(
@@ -96,13 +100,20 @@ def simulate_samples(
     summary = _noiseless_summary(placement, routes, scenario, choice)
     if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
         return summary, np.array([choice.noiseless_s])
-    return _replayed(fabric, scenario, choice, summary, progress=progress, notice=notice)
+    return _replayed(fabric, placement, scenario, choice, summary, progress=progress, notice=notice)
 
 
 def _found(fabric: Fabric, scenario: Scenario, choice: Choice) -> Found | None:
     """Percentiles by another method than replay, None where replay it is."""
     method, costs = scenario.method, choice.costs
-    if method is MethodName.MONTE_CARLO:
+    replays = scenario.attribute or scenario.without is not None
+    if replays and method not in (MethodName.AUTO, MethodName.MONTE_CARLO):
+        raise WorkloadError(
+            f"{method} does not take causes away",
+            field="--method",
+            remedy="leave it out, or use monte_carlo",
+        )
+    if replays or method is MethodName.MONTE_CARLO:
         return None
     noises = noises_of(fabric.figures, costs.classes, scenario.noise)
     if method is not MethodName.AUTO:
@@ -145,6 +156,7 @@ def _noisy_breakdown(
 
 def _replayed(
     fabric: Fabric,
+    placement: Placement,
     scenario: Scenario,
     choice: Choice,
     summary: LatencySummary,
@@ -157,7 +169,8 @@ def _replayed(
     long = long_run_text(choice.schedule, trials)
     if notice is not None and long is not None:
         notice(long)
-    samples = _samples(fabric, scenario, choice, trials, progress)
+    case = _case(fabric, scenario, placement, choice, trials)
+    samples = _samples(case, scenario, progress)
     values, ranges = percentile_ranges(samples)
     median = values["p50_s"] or choice.noiseless_s
     noisy = replace(
@@ -169,6 +182,8 @@ def _replayed(
         trials=trials,
         seed=scenario.seed,
         breakdown=_noisy_breakdown(summary, values),
+        without=scenario.without,
+        attribution=tuple(attribute(case, samples)) if scenario.attribute else None,
     )
     return _with_bandwidths(noisy, choice.schedule.messages, median), samples
 
@@ -245,13 +260,35 @@ def _with_bandwidths(summary: LatencySummary, messages: int, time_s: float) -> L
     return replace(summary, algbw_bytes_per_s=algbw, busbw_bytes_per_s=busbw)
 
 
-def _samples(
-    fabric: Fabric,
-    scenario: Scenario,
-    choice: Choice,
-    trials: int,
-    progress: Progress | None,
-) -> FloatArray:
-    rng = np.random.default_rng(scenario.seed)
-    noises = noises_of(fabric.figures, choice.costs.classes, scenario.noise)
-    return sample_s(choice.costs, noises, trials=trials, rng=rng, progress=progress)
+def _case(
+    fabric: Fabric, scenario: Scenario, placement: Placement, choice: Choice, trials: int
+) -> Case:
+    """A replay as its causes see it."""
+    classes = choice.costs.classes
+    return Case(
+        costs=choice.costs,
+        noises=noises_of(fabric.figures, classes, scenario.noise),
+        hosts=[endpoint.host for endpoint in placement.endpoints],
+        kind_of={name: kind_of_class(name) for name in classes},
+        trials=trials,
+        seed=scenario.seed,
+    )
+
+
+def kind_of_class(name: str) -> str:
+    """Kind of link of a route class: nvlink, pci or net.
+
+    >>> [kind_of_class(name) for name in ("nvlink4_nvswitch", "pcie_gen5", "ib_ndr_1hop")]
+    ['nvlink', 'pci', 'net']
+    """
+    if name.startswith(("nvlink", "xgmi")):
+        return "nvlink"
+    return "pci" if name.startswith("pcie") else "net"
+
+
+def _samples(case: Case, scenario: Scenario, progress: Progress | None) -> FloatArray:
+    noises = case.noises
+    if scenario.without is not None:
+        noises = noises_without(case, find_cause(case, scenario.without))
+    rng = np.random.default_rng(case.seed)
+    return sample_s(case.costs, noises, trials=case.trials, rng=rng, progress=progress)

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from topology.latency.attribution import Attribution
 from topology.latency.monte_carlo import Breakdown
 
 FloatArray = NDArray[np.float64]
@@ -36,7 +37,8 @@ class LatencySummary:
     ``considered``: the chosen way first, then the others by time; ``reason``: why it. Bandwidths
     are None where nothing is sent, as by one rank alone. ``model_interval``: the closed form's 80 %
     interval of the noiseless time; ``bracket``: for each percentile a certified range of the
-    model's true one; ``extrapolated``: what of it no measurement covers.
+    model's true one; ``without``: whose noise was taken away; ``attribution``: who makes the
+    tail; ``extrapolated``: what of it no measurement covers.
     """
 
     collective: str
@@ -62,6 +64,8 @@ class LatencySummary:
     breakdown: dict[str, Breakdown]
     considered: tuple[Considered, ...]
     bracket: dict[str, tuple[float, float | None]] | None = None
+    without: str | None = None
+    attribution: tuple[Attribution, ...] | None = None
     reason: str | None = None
     model_interval: tuple[float, float] | None = None
     extrapolated: str | None = None

@@ -93,3 +93,28 @@ def test_auto_replays_what_takes_seconds() -> None:
 def test_auto_does_not_replay_a_ring_of_512_ranks() -> None:
     auto = run(replace(LONG_RING, method=MethodName.AUTO), "dgx-h100 node:64", 512)
     assert auto.method == "scaling"
+
+
+def test_who_makes_the_tail_over_infiniband_is_infiniband() -> None:
+    told = run(replace(SMALL, method=MethodName.AUTO, trials=2_000, attribute=True))
+    assert told.attribution is not None
+    share = {row.name: row.share for row in told.attribution}
+    assert share["net"] > 0.6 > share["nvlink"]
+    assert share["detour"] > share["body"]
+    assert summary_document(told)["attribution"][0]["share"] == max(share.values())
+    assert any(line.startswith("tail: ") for line in summary_lines(told))
+
+
+def test_without_the_network_the_tail_is_that_of_nvlink() -> None:
+    scenario = replace(SMALL, method=MethodName.AUTO, trials=2_000)
+    noisy, fixed = run(scenario), run(replace(scenario, without="net"))
+    assert (fixed.percentiles["p99_s"] or 0) < (noisy.percentiles["p99_s"] or 0)
+    assert "noise dedicated without net, 2,000 trials" in summary_lines(fixed)[1]
+
+
+def test_without_something_that_is_not_there_is_refused() -> None:
+    scenario = replace(SMALL, method=MethodName.AUTO, trials=400, without="myrinet")
+    with pytest.raises(WorkloadError, match=r"--without: myrinet: no node, link or layer"):
+        run(scenario)
+    with pytest.raises(WorkloadError, match="exact does not take causes away"):
+        run(replace(scenario, method=MethodName.EXACT))

@@ -84,7 +84,7 @@ def test_a_job_that_is_given_up_leaves_the_queue(cluster: Slurm) -> None:
         busy.terminate()
     assert failure.reason is FailureReason.NOT_STARTED
     assert failure.detail == "queued and waiting for resources"
-    assert "fleetmap" not in queue()
+    assert becomes_true(lambda: "fleetmap" not in queue())
 
 
 def queue() -> str:

@@ -45,13 +45,14 @@ def simulate(
     stack: StackName | str | None = None,
     noise: NoiseName | str = NoiseName.DEDICATED,
     method: MethodName | str = MethodName.AUTO,
+    sharp: bool = False,
     trials: int | None = None,
     seed: int = 0,
 ) -> LatencySummary:
     """The distribution of a collective's completion time on a fabric. [s]
 
     Without ``placement`` the ranks are packed: ``gpus`` of them, or as many as there are.
-    ``protocol`` None: the fastest.
+    ``sharp``: the network's switches reduce. ``protocol`` None: the fastest.
 
     Raises:
         WorkloadError: more ranks than endpoints or other than placed, a size below one byte.
@@ -79,6 +80,7 @@ def simulate(
         stack=None if stack is None else StackName(stack),
         noise=NoiseName(noise),
         method=MethodName(method),
+        sharp=sharp,
         trials=trials,
         seed=seed,
     )

@@ -117,6 +117,9 @@ def simulate(
             "seconds."
         ),
     ] = MethodName.AUTO,
+    sharp: Annotated[
+        bool, typer.Option("--sharp", help="The network's switches reduce (SHARP): allows collnet.")
+    ] = False,
     without: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +152,7 @@ def simulate(
         stack=stack,
         noise=noise,
         method=method,
+        sharp=sharp,
         without=without,
         attribute=attribute,
         trials=trials,

@@ -56,7 +56,8 @@ def choose(fabric: Fabric, placement: Placement, routes: RouteMap, scenario: Sce
         WorkloadError: the stack does not run on these ranks.
     """
     stacks = list(_stacks(fabric, placement, scenario))
-    request = Request(scenario.collective, layout_of(fabric, placement, routes))
+    layout = layout_of(fabric, placement, routes, network_reduces=scenario.sharp)
+    request = Request(scenario.collective, layout)
     name = stacks[0].name
     if name in MODELLED and scenario.algorithm in KNOWN_TO_MODEL and placement.ranks > 1:
         return _by_model(fabric, placement, routes, scenario, request, stacks)
@@ -74,6 +75,7 @@ KNOWN_TO_MODEL: Final = (
     AlgorithmName.DOUBLE_BINARY_TREE,
     AlgorithmName.NVLS,
     AlgorithmName.NVLS_TREE,
+    AlgorithmName.COLLNET,
     AlgorithmName.PAT,
     AlgorithmName.DIRECT,
     AlgorithmName.ONE_SHOT,
@@ -90,7 +92,7 @@ def _by_model(
     stacks: list[Stack],
 ) -> Choice:
     """The way that NCCL takes, its time by the closed form, its messages by a schedule."""
-    job = job_of(fabric, placement, routes)
+    job = replace(job_of(fabric, placement, routes), network_reduces=scenario.sharp)
     _check_way(job, scenario, request)
     operation = Operation(scenario.collective, scenario.launch, scenario.dtype.is_integer)
     model = make_model(
@@ -134,7 +136,12 @@ def _check_way(job: Job, scenario: Scenario, request: Request) -> None:
         raise ScheduleError(reason, field="--protocol ll128", remedy="use --protocol ll or simple")
 
 
-_ONLY_SIMPLE: Final = (AlgorithmName.NVLS, AlgorithmName.NVLS_TREE, AlgorithmName.PAT)
+_ONLY_SIMPLE: Final = (
+    AlgorithmName.NVLS,
+    AlgorithmName.NVLS_TREE,
+    AlgorithmName.COLLNET,
+    AlgorithmName.PAT,
+)
 LL128_OVER_PCIE: Final = "NCCL keeps it to NVLink inside a node, and here messages go by PCIe"
 LL128_OLD_OR_MIXED: Final = "NCCL keeps it to GPUs of one generation, Volta or newer"
 

@@ -105,6 +105,7 @@ class Job:
     net: Net | None
     reduces_in_switch: bool = False
     has_ll128: bool = True
+    network_reduces: bool = False
 
     @property
     def is_pcie(self) -> bool:

@@ -272,7 +272,7 @@ class Model:
             time_s=time_s,
             terms=self._terms(way, time_s),
             interval=self.interval_s(region_of(size_bytes), time_s),
-            extrapolated=self.extrapolated(size_bytes),
+            extrapolated=self.extrapolated(size_bytes, way.way),
         )
 
     def alternatives(self, size_bytes: float) -> tuple[Alternative, ...]:
@@ -324,8 +324,10 @@ class Model:
         found = self.calibration.interval_of(self.reach, region)
         return None if found is None else (time_s * found.low_ratio, time_s * found.high_ratio)
 
-    def extrapolated(self, size_bytes: float) -> str | None:
-        """What of the job no measurement covers, None where all is covered."""
+    def extrapolated(self, size_bytes: float, way: Way | None = None) -> str | None:
+        """What of the job, or of a way of it, no measurement covers; None where all is covered."""
+        if way is not None and way.algorithm is AlgorithmName.COLLNET:
+            return "no measurement of collnet"
         job = self.tuner.job
         link = job.net.kind if job.net else job.intra.kind if job.intra else "none"
         rows = [row for row in self.calibration.covered if row.link == link]

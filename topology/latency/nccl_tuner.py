@@ -344,6 +344,8 @@ def nccl_ways(job: Job, collective: Collective, *, is_integer: bool = False) -> 
         ways.append(Way(NVLS, Protocol.SIMPLE))
     if in_switch and job.net is not None and collective is Collective.ALL_REDUCE:
         ways.append(Way(NVLS_TREE, Protocol.SIMPLE))
+    if job.network_reduces and job.net is not None and collective is Collective.ALL_REDUCE:
+        ways.append(Way(COLLNET, Protocol.SIMPLE))
     if job.per_clique == 1 and job.net is not None and collective in _SHARES:
         ways.append(Way(PAT, Protocol.SIMPLE))
     return tuple(ways)

@@ -19,7 +19,8 @@ from topology.words import (
 class Scenario:
     """What is simulated besides the placement.
 
-    ``without``: a node, link class, link kind or layer of noise whose noise is taken away.
+    ``sharp``: the network's switches reduce. ``without``: a node, link class, link kind or layer
+    of noise whose noise is taken away.
     ``attribute``: also find who makes the tail, by replays. ``stack`` None: nccl on NVIDIA
     GPUs, rccl on AMD's, else wire.
     """
@@ -33,6 +34,7 @@ class Scenario:
     stack: StackName | None = None
     noise: NoiseName = NoiseName.DEDICATED
     method: MethodName = MethodName.AUTO
+    sharp: bool = False
     without: str | None = None
     attribute: bool = False
     trials: int | None = None

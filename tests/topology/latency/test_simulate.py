@@ -386,3 +386,14 @@ def test_any_order_of_the_same_gpus_is_a_placement() -> None:
     fabric = h100()
     backwards = Placement(fabric.endpoints[::-1])
     assert simulate(fabric, backwards, CALM).noiseless_s == pytest.approx(run(CALM).noiseless_s)
+
+
+def test_collnet_needs_to_be_told_of_sharp_and_is_called_unmeasured() -> None:
+    """Source: NCCL's own CollNet chain, 2 (g - 1) 2.8 us inside and 30 us across."""
+    scenario = replace(CALM, algorithm=AlgorithmName.COLLNET, stack=StackName.NCCL_TUNER)
+    with pytest.raises(ScheduleError, match="no SHARP known here"):
+        run(scenario)
+    told = run(replace(scenario, sharp=True, size_bytes=1))
+    assert told.noiseless_s == pytest.approx((2 * 7 * 2.8 + 30) * 1e-6, rel=1e-3)
+    ours = run(replace(scenario, sharp=True, stack=StackName.NCCL))
+    assert ours.extrapolated == "no measurement of collnet"

@@ -28,7 +28,8 @@ FLEET_LAYERS = (
 TOPOLOGY_LAYERS = (
     {"start"},
     {"cli"},
-    {"cli_diagnose", "cli_figures", "cli_measured", "cli_show"},
+    {"cli_diagnose", "cli_figures", "cli_measured", "cli_plan", "cli_show", "cli_simulate"},
+    {"cli_options"},
     {"api"},
     {"diagram"},
     {"plan", "measured"},
@@ -53,7 +54,10 @@ QUICK_MODULES = (
     "topology/cli_diagnose.py",
     "topology/cli_figures.py",
     "topology/cli_measured.py",
+    "topology/cli_options.py",
+    "topology/cli_plan.py",
     "topology/cli_show.py",
+    "topology/cli_simulate.py",
     "fleet/console.py",
     "topology/words.py",
 )

@@ -1,0 +1,83 @@
+"""Options that several commands share, and what their texts stand for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from fleet.console import STDIO
+from topology.errors import WorkloadError
+from topology.words import NoiseName, StackName
+
+if TYPE_CHECKING:
+    from topology.collective.placement import Placement
+    from topology.fabric.from_fleet import Fabric
+
+T = TypeVar("T")
+
+Ranks = Annotated[
+    int | None,
+    typer.Option("--gpus", "--ranks", help="World size; default: all there are.", min=1),
+]
+Stack = Annotated[
+    StackName | None,
+    typer.Option(
+        help="Whose software is counted: NCCL's or RCCL's, calibrated; nccl-tuner: as NCCL itself "
+        "predicts; MPI's; or none, the bare wire. Default: nccl on NVIDIA GPUs, rccl on AMD's, "
+        "else wire."
+    ),
+]
+Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
+TRIALS = "Noisy runs to replay; default: 368, which a p99 needs, to 10000 as seconds allow."
+Trials = Annotated[int | None, typer.Option(help=TRIALS, min=1)]
+
+
+def placement_from_words(fabric: "Fabric", words: str, ranks: int | None) -> "Placement":
+    """The placement asked for: pack or spread as many ranks as asked, or a file's."""
+    from fleet import read_bytes
+    from topology.collective.placement import pack, placement_from_text, spread
+
+    place = {"pack": pack, "spread": spread}.get(words)
+    if place is not None:
+        return place(fabric, len(fabric.endpoints) if ranks is None else ranks)
+    text = read_bytes(Path(words)).decode("utf-8", errors="replace")
+    placed = placement_from_text(fabric, text, where=words)
+    if ranks is not None and ranks != placed.ranks:
+        text = f"{placed.ranks} lines for {ranks} ranks"
+        raise WorkloadError(text, where=words, remedy="make them agree")
+    return placed
+
+
+def refuse_twice(*paths: str | None, what: str = "stdin") -> None:
+    """Stdin can be read once, and stdout holds one document."""
+    if paths.count(STDIO) > 1:
+        text = f"{what} is asked for twice"
+        raise WorkloadError(text, where=STDIO, remedy="give one of the two as a file")
+
+
+def bytes_of(option: str, text: str) -> int:
+    """What an option's size stands for, at least a byte. [bytes]"""
+    from fleet.units import bytes_from_text
+
+    return _more_than_0(bytes_from_text, option, text, "give at least one byte")
+
+
+def seconds_of(option: str, text: str) -> float:
+    """What an option's duration stands for, more than nothing. [s]"""
+    from fleet.units import seconds_from_text
+
+    return _more_than_0(seconds_from_text, option, text, "give more than 0 s")
+
+
+def _more_than_0(convert: Callable[[str], T], option: str, text: str, remedy: str) -> T:
+    """What an option's text stands for; a fault names the option."""
+    from fleet.units import UnitError
+
+    try:
+        value = convert(text)
+    except UnitError as error:
+        raise WorkloadError(error.problem, field=option, remedy=error.remedy) from None
+    if not value:
+        raise WorkloadError(f"{text!r} is nothing", field=option, remedy=remedy)
+    return value

@@ -18,7 +18,7 @@ from topology.fabric.route_table import RouteMap
 from topology.fabric.routes import LinkKind
 from topology.latency.anchor import anchored_costs
 from topology.latency.cost import Costs, RoutedSchedule, route_schedule, schedule_costs
-from topology.latency.job import Job, job_of
+from topology.latency.job import Job, has_ll128, job_of
 from topology.latency.model import Alternative, Prediction, make_model
 from topology.latency.monte_carlo import noiseless_s
 from topology.latency.nccl_tuner import Way
@@ -187,17 +187,17 @@ def _fastest(
     """The fastest way without noise among algorithms, variants, protocols, rings and pieces."""
     names = [scenario.algorithm.value]
     if scenario.algorithm is AlgorithmName.AUTO:
-        names = stacks[0].choices(usable_names(request))
+        names = usable_names(request)
     if not names:
         raise ScheduleError(f"no algorithm does {scenario.collective.value} here")
     best: Choice | None = None
     ways: dict[str, tuple[float, bool]] = {}
     refused: dict[Protocol | None, _Reason] = {}
-    is_old_or_mixed = _is_old_or_mixed(fabric, placement)
+    ll128 = has_ll128(fabric, placement)
     for schedule, least_bytes in _schedules(names, request, scenario.size_bytes):
         routed = route_schedule(schedule, routes, max(scenario.size_bytes, least_bytes))
         for stack in stacks:
-            reason = _refusal(routed, stack, is_old_or_mixed)
+            reason = _refusal(routed, stack, ll128)
             if reason is not None:
                 refused.setdefault(stack.protocol, reason)
                 continue
@@ -225,7 +225,7 @@ class _Reason(NamedTuple):
     remedy: str
 
 
-def _refusal(routed: RoutedSchedule, stack: Stack, is_old_or_mixed: bool) -> _Reason | None:
+def _refusal(routed: RoutedSchedule, stack: Stack, ll128: bool) -> _Reason | None:
     """Why a stack does not run a schedule, None where it does; LL128 as NCCL enables it."""
     schedule = routed.schedule
     if schedule.switches and not stack.can_reduce_in_switch():
@@ -236,23 +236,9 @@ def _refusal(routed: RoutedSchedule, stack: Stack, is_old_or_mixed: bool) -> _Re
     routes = (route for table in routed.tables for route in table.routes)
     if any(route.link_kind is LinkKind.PCI for route in routes):
         return _Reason(LL128_OVER_PCIE, "--protocol ll128", "use --protocol ll or simple")
-    if is_old_or_mixed:
+    if not ll128:
         return _Reason(LL128_OLD_OR_MIXED, "--protocol ll128", "use --protocol ll or simple")
     return None
-
-
-VOLTA: Final = 7.0
-HOPPER: Final = 9.0
-
-
-def _is_old_or_mixed(fabric: Fabric, placement: Placement) -> bool:
-    """Whether a GPU is older than Volta, or they are of several kinds, not all Hopper or newer."""
-    graphs = {id(g): g for g in (fabric.node_of[host].graph for host in placement.hosts)}.values()
-    told = {facts.compute_capability for graph in graphs for facts in graph.facts.values()}
-    kinds = {float(capability) for capability in told if capability is not None}
-    if not kinds:
-        return False
-    return min(kinds) < VOLTA or (len(kinds) > 1 and min(kinds) < HOPPER)
 
 
 def _schedules(

@@ -149,15 +149,15 @@ def job_of(fabric: Fabric, placement: Placement, routes: RouteMap) -> Job:
         intra=_intra(fabric, ends, in_one_domain),
         net=_net(fabric, routes, cliques, ends),
         reduces_in_switch=in_one_domain and domain.reduces_in_switch,
-        has_ll128=_has_ll128(fabric, placement),
+        has_ll128=has_ll128(fabric, placement),
     )
 
 
 _VOLTA, _HOPPER = 7.0, 9.0
 
 
-def _has_ll128(fabric: Fabric, placement: Placement) -> bool:
-    """Whether all GPUs are of one kind, Volta or newer, or all Hopper or newer."""
+def has_ll128(fabric: Fabric, placement: Placement) -> bool:
+    """Whether NCCL enables LL128: all GPUs of one kind, Volta or newer, or all Hopper or newer."""
     graphs = {id(g): g for g in (fabric.node_of[host].graph for host in placement.hosts)}.values()
     told = {_number(facts.compute_capability) for g in graphs for facts in g.facts.values()}
     kinds = {kind for kind in told if kind is not None}

@@ -92,9 +92,8 @@ class PipelineFigures(Figures):
 
 
 class NcclFigures(Figures):
-    """What NCCL can choose from."""
+    """What all of NCCL's base costs have in common. [s]"""
 
-    algorithms: tuple[Words, ...] = Field(min_length=1)
     contained_launch_s: NonNegativeFloat
     sources: tuple[Words, ...] = Field(min_length=1)
     basis: Words
@@ -188,12 +187,6 @@ class Stack:
             return 0.0
         row = self.figures.protocol[self.protocol]
         return max(0.0, row.constant_s(route, algorithm) - route.alpha_s)
-
-    def choices(self, names: list[str]) -> list[str]:
-        """The algorithms this stack chooses from, all where it has none of them."""
-        if self.protocol is None:
-            return names
-        return [name for name in names if name in self.figures.nccl.algorithms] or names
 
     @property
     def payload_ratio(self) -> float:

@@ -18,7 +18,7 @@ from topology.latency.calibration import (
 )
 
 DIGITS: Final = 4
-"""Significant digits of a figure: the last is far below any standard error."""
+"""Significant digits of a figure: the last is far below any error of a figure."""
 
 _HEAD: Final = """\
 Calibration: factors of the model's figures, fitted to measurements. Written by topology calibrate;
@@ -33,14 +33,16 @@ after another: 80 % of them lie between."""
 
 _HELD_OUT: Final = """\
 How far the points of held-out machines were missed, as max / min of predicted and measured: ours,
-and NCCL's own model on the same points. Without family: all families, each weighing the same."""
+and NCCL's own model on those that it has a model for (none of point-to-point operations). Without
+family: all families, each weighing the same."""
 
 _COVERED: Final = "What was measured at all; beyond it the model says extrapolated. [bytes]"
 
 _FIGURES: Final = """\
-factor: on the figure's prior, which is NCCL's constant or a nominal rate. log_error: standard error
-of the factor in log (0.1: about 10 %). prior_log_error: how far it may lie from its prior. points:
-how many have it in their time. A log_error close to prior_log_error: hardly any data."""
+factor: on the figure's prior, which is NCCL's constant or a nominal rate. log_error: error of the
+factor in log (0.1: about 10 %), as the weights of the fit have it: a guide, no test.
+prior_log_error: how far it may lie from its prior. points: how many have it in their time. A
+log_error close to prior_log_error: hardly any data."""
 
 
 def rounded(calibration: Calibration) -> Calibration:

@@ -108,6 +108,22 @@ class NoiseName(StrEnum):
     CONTENDED = "contended"
 
 
+class NoiseLayer(StrEnum):
+    """Noise beyond single messages; each can be switched on by itself.
+
+    skew: ranks start late; stall: the CPU that posts a rank's sends is away; episode: minutes in
+    which a host's links are slow; slow: hosts that are slow for good; correlated: bursts that hit
+    all of a leaf or host; collision: flows of static routing that share an uplink.
+    """
+
+    SKEW = "skew"
+    STALL = "stall"
+    EPISODE = "episode"
+    SLOW = "slow"
+    CORRELATED = "correlated"
+    COLLISION = "collision"
+
+
 class MethodName(StrEnum):
     """How percentiles are found.
 
@@ -122,6 +138,18 @@ class MethodName(StrEnum):
     SCALING = "scaling"
 
 
+class TailModel(StrEnum):
+    """Laws that carry a percentile beyond the samples that were measured.
+
+    lognormal: the whole sample as a floor and a log-normal (tails of fabrics are heavier); gpd: a
+    generalised Pareto law of what lies above the p90 (without an upper end where its shape is 0 or
+    more, and real detours have one).
+    """
+
+    LOGNORMAL = "lognormal"
+    GPD = "gpd"
+
+
 class Objective(StrEnum):
     """What a plan makes small."""
 
@@ -134,6 +162,14 @@ class Objective(StrEnum):
     def key(self) -> str:
         """Its name among a summary's percentiles."""
         return f"{self.value}_s"
+
+
+class ExportFormat(StrEnum):
+    """Simulators that a case is written for: LogGOPSim's GOAL, ASTRA-sim, SimAI."""
+
+    GOAL = "goal"
+    ASTRA_SIM = "astra-sim"
+    SIMAI = "simai"
 
 
 class View(StrEnum):

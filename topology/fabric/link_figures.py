@@ -11,11 +11,9 @@ from enum import StrEnum
 from functools import cache, cached_property
 from importlib.resources import files
 from itertools import pairwise
-from typing import Annotated, Final, Self
+from typing import Final, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,25 +23,12 @@ from pydantic import (
 )
 
 from topology.errors import FabricError
-
-Ratio = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Words = Annotated[str, Field(min_length=1)]
-
-
-class Confidence(StrEnum):
-    """How far to trust a figure; ``guess``: nobody measured it."""
-
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
-    GUESS = "guess"
-
-
-class Figures(BaseModel):
-    """Immutable, strict about names, never nan or inf."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from topology.fabric.figure_types import Confidence as Confidence
+from topology.fabric.figure_types import Figures as Figures
+from topology.fabric.figure_types import Probability as Probability
+from topology.fabric.figure_types import Ratio as Ratio
+from topology.fabric.figure_types import Words as Words
+from topology.fabric.noise_layer_figures import NoiseLayerFigures
 
 
 class Jitter(Figures):
@@ -200,6 +185,7 @@ class LinkFigures(Figures):
     guess_by_links: tuple[LinkCountGuess, ...]
     network: tuple[NetworkRow, ...]
     noise_profile: dict[str, NoiseProfile]
+    noise_layer: NoiseLayerFigures
     trunk_share: dict[str, TrunkShare]
     source: dict[str, Words]
 
@@ -298,7 +284,19 @@ def _problems(figures: LinkFigures) -> Iterator[str]:
             yield f"{route_class.name}: no edge {', '.join(sorted(unknown))}"
         elif min(figures.endpoints_s(route_class), figures.endpoints_jitter_s(route_class)) < 0:
             yield f"{route_class.name}: its edges are longer than the route"
+    yield from _layer_problems(figures)
     yield from _table_problems(figures)
+
+
+def _layer_problems(figures: LinkFigures) -> Iterator[str]:
+    """Profiles without a row, and sources that are not listed."""
+    profiles = figures.noise_profile.keys()
+    for layer in type(figures.noise_layer).model_fields:
+        for profile in sorted(profiles ^ getattr(figures.noise_layer, layer).keys()):
+            yield f"noise_layer.{layer}.{profile}: noise_profile and noise_layer differ"
+    for layer, profile, row in figures.noise_layer.rows():
+        for source in set(row.sources) - figures.source.keys():
+            yield f"noise_layer.{layer}.{profile}: source {source} is not listed"
 
 
 def _table_problems(figures: LinkFigures) -> Iterator[str]:

@@ -271,6 +271,16 @@ def noise_table(figures: LinkFigures) -> Table:
     return ("noise", "detours", "their median", "confidence", "sources", "basis"), rows
 
 
+def noise_layer_table(figures: LinkFigures) -> Table:
+    """Noise beyond single messages, by layer and profile, as rows of text."""
+    rows = [
+        (layer, profile, row.text, row.confidence.value, " ".join(row.sources), row.basis)
+        for layer, profile, row in figures.noise_layer.rows()
+        if row.sources
+    ]
+    return ("layer", "noise", "figures", "confidence", "sources", "basis"), rows
+
+
 def edge_table(figures: LinkFigures) -> Table:
     """All edges as rows of text."""
     rows = [

@@ -1,7 +1,8 @@
 """Attribution: who makes the tail. Each cause is taken away, with the same draws; p99 tells.
 
 A cause is a link class, a kind of link, a node or a layer of the noise. Its noise is still drawn,
-so that every other message keeps its own, but not added.
+so that every other message keeps its own, but not added. A link class or kind takes its messages'
+jitter with it; what befalls hosts, leaves and uplinks is a layer's, and goes with that or a node.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from topology.errors import WorkloadError
 from topology.latency.cost import Costs
-from topology.latency.monte_carlo import Noise, noiseless_s, sample_s
+from topology.latency.monte_carlo import Noise, Progress, noiseless_s, sample_s
 from topology.latency.noise import MessageNoise
+from topology.latency.noise_layers import Layers
+from topology.words import NoiseLayer
 
 FloatArray: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -71,6 +74,7 @@ class Case:
     """A simulated case: costs, one noise for each of their classes, and who is who.
 
     ``hosts``: host of each rank. ``kind_of``: link kind of each route class, by its name.
+    ``layers``: noise beyond single messages, None for none.
     """
 
     costs: Costs
@@ -79,23 +83,39 @@ class Case:
     kind_of: Mapping[str, str]
     trials: int
     seed: int
+    layers: Layers | None = None
 
-    def samples_s(self, without: Cause | None = None) -> FloatArray:
+    def samples_s(
+        self, without: Cause | None = None, progress: Progress | None = None
+    ) -> FloatArray:
         """Completion times, shape (trials,), with or without a cause; always the same draws. [s]"""
         noises = self.noises if without is None else noises_without(self, without)
-        rng = np.random.default_rng(self.seed)
-        return sample_s(self.costs, noises, trials=self.trials, rng=rng)
+        return sample_s(
+            self.costs,
+            noises,
+            trials=self.trials,
+            rng=np.random.default_rng(self.seed),
+            progress=progress,
+            layers=layers_without(self.layers, without),
+        )
 
 
-def attribute(case: Case, samples_s: FloatArray | None = None) -> list[Attribution]:
+def attribute(
+    case: Case, samples_s: FloatArray | None = None, progress: Progress | None = None
+) -> list[Attribution]:
     """What p99 becomes without each cause, the largest share first. Replays once for each cause.
 
-    ``samples_s``: the case's own completion times, if they are known already.
+    ``samples_s``: the case's own completion times, if they are known already. ``progress`` is told
+    how many causes are done.
     """
     samples_s = case.samples_s() if samples_s is None else samples_s
     p99_s = float(np.quantile(samples_s, P99))
     calm_s = noiseless_s(case.costs)
-    rows = [_row(cause, case, p99_s, calm_s) for cause in causes_of(case)]
+    causes, rows = causes_of(case), []
+    for number, cause in enumerate(causes, start=1):
+        rows.append(_row(cause, case, p99_s, calm_s))
+        if progress is not None:
+            progress(number, len(causes))
     return sorted(rows, key=lambda row: (-row.share, row.kind, row.name))
 
 
@@ -114,7 +134,12 @@ def causes_of(case: Case) -> list[Cause]:
         *(Cause(CauseKind.LINK_KIND, kind) for kind in kinds),
         *(Cause(CauseKind.NODE, host) for host in hosts if 1 < len(hosts) <= MOST_NODES),
         *(Cause(CauseKind.LAYER, layer.value) for layer in Layer),
+        *(Cause(CauseKind.LAYER, layer.value) for layer in NoiseLayer if layer in _on(case)),
     ]
+
+
+def _on(case: Case) -> frozenset[NoiseLayer]:
+    return case.layers.on if case.layers is not None else frozenset()
 
 
 def find_cause(case: Case, name: str) -> Cause:
@@ -144,12 +169,26 @@ def noises_without(case: Case, cause: Cause) -> list[Noise]:
             silent = [name == cause.name for name in names]
         case CauseKind.LINK_KIND:
             silent = [case.kind_of.get(name) == cause.name for name in names]
+        case CauseKind.LAYER if cause.name in _BEYOND_MESSAGES:
+            return list(case.noises)
         case CauseKind.LAYER:
             return [_without_layer(noise, Layer(cause.name)) for noise in case.noises]
         case CauseKind.NODE:
             return _without_node(case, cause.name)
     pairs = zip(case.noises, silent, strict=True)
     return [_Silent(noise) if is_silent else noise for noise, is_silent in pairs]
+
+
+_BEYOND_MESSAGES: Final = frozenset(layer.value for layer in NoiseLayer)
+
+
+def layers_without(layers: Layers | None, cause: Cause | None) -> Layers | None:
+    """The layers of a case without a cause; every draw is made as with it."""
+    if layers is None or cause is None:
+        return layers
+    if cause.kind is CauseKind.LAYER and cause.name in _BEYOND_MESSAGES:
+        return layers.without(NoiseLayer(cause.name))
+    return layers.without_host(cause.name) if cause.kind is CauseKind.NODE else layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.latency.cost import Costs, RoundCost
+from topology.latency.layer_draws import BatchDraws, LayerDraws
+from topology.latency.noise_layers import Layers
+from topology.latency.round_draws import RoundDraws
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -45,19 +48,18 @@ class _Scatter:
     """Raises rows of a state to the latest value sent to them; rows may stand several times."""
 
     def __init__(self, rows: IntArray) -> None:
-        self.rows, counts = np.unique(rows, return_counts=True)
+        distinct, counts = np.unique(rows, return_counts=True)
+        self.is_single = len(rows) == len(distinct)
+        self.rows = rows if self.is_single else distinct
         self._order = np.argsort(rows, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self.is_single = len(rows) == len(self.rows)
-        self._is_plain = bool(len(rows) == len(self.rows) and (self.rows == rows).all())
 
     def raise_to(self, state: FloatArray, values: FloatArray) -> None:
         """``state[row] = max(state[row], values of that row)``."""
-        if not self._is_plain:
-            values = values[self._order]
-            if len(values) > len(self.rows):
-                values = np.maximum.reduceat(values, self._starts, axis=0)
-        state[self.rows] = np.maximum(state[self.rows], values)
+        if not self.is_single:
+            values = values.take(self._order, axis=0)
+            values = np.maximum.reduceat(values, self._starts, axis=0)
+        state[self.rows] = np.maximum(state.take(self.rows, axis=0), values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +91,13 @@ ROUNDING: Final = 4
 class _Plan:
     """A round made ready: its messages ordered by jitter law, with the state rows they touch.
 
+    ``number``: of the round in its schedule; ``order``: where in it each message stands.
     ``laws``: (number of a law, first, end) of each run of messages with one law. ``lanes``: where
     the step depends on nothing but the rows that it changes, lane by lane; else None.
     """
 
+    number: int
+    order: IntArray
     is_lockstep: bool
     source: IntArray
     destination: IntArray
@@ -108,7 +113,7 @@ class _Plan:
 
     @property
     def is_chained(self) -> bool:
-        """Whether without noise what arrives is the latest there: it waited for what was before."""
+        """Whether each receiver gets one message, which waited for what was there before."""
         return self.is_lockstep and self.arrive.is_single
 
 
@@ -124,19 +129,23 @@ def sample_s(
     trials: int,
     rng: np.random.Generator,
     progress: Progress | None = None,
+    layers: Layers | None = None,
 ) -> FloatArray:
     """Completion times of many noisy trials, shape (trials,); launch and base included. [s]
 
     ``noises``: one law for each of ``costs.classes``. The draws of a trial depend on the generator
     and on its number alone: fewer trials are the first of more. ``progress`` is told how many
-    trials are done.
+    trials are done. ``layers``: noise beyond single messages; it draws from children of ``rng``,
+    so that the messages' own noise is the same with it and without.
     """
     steps = _steps(costs)
     batch = _batch_size(costs)
+    draws = LayerDraws(layers, costs, rng) if layers is not None and layers.on else None
     done: list[FloatArray] = []
     count = 0
     while count < trials:
-        done.append(_run(costs, steps, batch, (noises, rng)))
+        drawn = None if draws is None else draws.batch(batch)
+        done.append(_run(costs, steps, batch, (noises, rng), drawn))
         count = min(count + batch, trials)
         if progress is not None:
             progress(count, trials)
@@ -155,11 +164,11 @@ def _steps(costs: Costs) -> list[tuple[_Plan, int]]:
     """Plans of all steps in order, each with how often it is repeated unchanged."""
     channels = costs.schedule.channels
     steps: list[tuple[_Plan, int]] = []
-    for cost in costs.rounds:
+    for number, cost in enumerate(costs.rounds):
         if cost.round.channel_shift:
-            steps += [(_plan(cost, channels, i), 1) for i in range(cost.round.repeats)]
+            steps += [(_plan(number, cost, channels, i), 1) for i in range(cost.round.repeats)]
         else:
-            steps.append((_plan(cost, channels, 0), cost.round.repeats))
+            steps.append((_plan(number, cost, channels, 0), cost.round.repeats))
     return steps
 
 
@@ -168,12 +177,17 @@ def _run(
     steps: Sequence[tuple[_Plan, int]],
     trials: int,
     noise: tuple[Sequence[Noise], np.random.Generator] | None,
+    drawn: BatchDraws | None = None,
 ) -> FloatArray:
     schedule = costs.schedule
     ready = np.zeros((schedule.vertices * schedule.channels, trials))
     free = np.zeros((schedule.vertices, trials))
+    late_s = None if drawn is None else drawn.start_s()
+    if late_s is not None:
+        ready[: schedule.ranks * schedule.channels] = np.repeat(late_s, schedule.channels, axis=0)
     for plan, repeats in steps:
-        step = partial(_step, plan, ready, free, noise)
+        layers = None if drawn is None else RoundDraws(drawn, plan.number, plan.order)
+        step = partial(_step, plan, ready, free, _Room.of(plan, trials, repeats), noise, layers)
         if noise is None:
             _repeat(step, plan.lanes, ready, repeats)
         else:
@@ -203,31 +217,63 @@ def _repeat(
             return
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Room:
+    """Arrays that the steps of one plan share, so that none is made anew; (m, trials) each. [s]"""
+
+    time: FloatArray
+    other: FloatArray
+    message_s: FloatArray
+
+    @classmethod
+    def of(cls, plan: _Plan, trials: int, repeats: int) -> "_Room":
+        """Room for a plan; where it is used over and over, its costs are spread out for speed."""
+        shape = (len(plan.source), trials)
+        message_s = plan.message_s[:, None]
+        if repeats > 1 and trials > 1:
+            message_s = np.repeat(message_s, trials, axis=1)
+        return cls(np.empty(shape), np.empty(shape), message_s)
+
+
 def _step(
     plan: _Plan,
     ready: FloatArray,
     free: FloatArray,
+    room: _Room,
     noise: tuple[Sequence[Noise], np.random.Generator] | None,
+    layers: RoundDraws | None,
 ) -> None:
-    """All messages of one step: shapes (m, trials)."""
-    time = ready[plan.source]
+    """All messages of one step."""
+    time, other = room.time, room.other
+    # All rows exist: "clip" only spares numpy a copy.
+    ready.take(plan.source, axis=0, out=time, mode="clip")
     if plan.is_lockstep:
-        np.maximum(time, ready[plan.destination], out=time)
+        ready.take(plan.destination, axis=0, out=other, mode="clip")
+        np.maximum(time, other, out=time)
     elif plan.leave is not None:
-        np.maximum(time, free[plan.sender], out=time)
-        plan.leave.raise_to(free, time + plan.bandwidth_s[:, None])
-    time += plan.message_s[:, None]
-    if noise is None and plan.is_chained:
-        ready[plan.destination] = time
-        return
+        free.take(plan.sender, axis=0, out=other, mode="clip")
+        np.maximum(time, other, out=time)
+    if layers is not None:
+        layers.hold(time)
+    if plan.leave is not None:
+        left = time + plan.bandwidth_s[:, None]
+        plan.leave.raise_to(free, left if layers is None else layers.slowed_link(left))
+    time += room.message_s
+    if layers is not None:
+        layers.delay(time)
     if noise is not None:
         noises, rng = noise
         for law, first, end in plan.laws:
             noises[law].add_to(time[first:end], rng)
-    plan.arrive.raise_to(ready, time)
+        if plan.is_chained:
+            np.maximum(time, other, out=time)
+    if plan.is_chained:
+        ready[plan.destination] = time
+    else:
+        plan.arrive.raise_to(ready, time)
 
 
-def _plan(cost: RoundCost, channels: int, repetition: int) -> _Plan:
+def _plan(number: int, cost: RoundCost, channels: int, repetition: int) -> _Plan:
     round_ = cost.round
     order = np.argsort(cost.jitter, kind="stable")
     channel = round_.channel + repetition * round_.channel_shift
@@ -239,6 +285,8 @@ def _plan(cost: RoundCost, channels: int, repetition: int) -> _Plan:
     ends = [*starts[1:].tolist(), len(order)]
     repeats = round_.repeats > LOOK_EVERY and round_.lockstep and not round_.channel_shift
     return _Plan(
+        number=number,
+        order=order,
         is_lockstep=round_.lockstep,
         source=source,
         destination=destination,

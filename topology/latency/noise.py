@@ -18,8 +18,9 @@ from topology.fabric.link_figures import Jitter, LinkFigures
 from topology.words import NoiseName
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 TABLE_SIZE: Final = 8_192
-_LAST: Final = TABLE_SIZE - 1
+LAST: Final = TABLE_SIZE - 1
 _INDICES_PER_WORD: Final = 4
 _SPARE_BITS: Final = 3
 
@@ -38,6 +39,14 @@ def scaled_jitter(figures: LinkFigures, route_class: str, noise: NoiseName) -> J
     )
 
 
+def add_from_table(flat: FloatArray, table: FloatArray, rng: np.random.Generator) -> IntArray:
+    """Add one of a table's equally likely values to each element; where it was the last is told."""
+    words = rng.bit_generator.random_raw(-(-flat.size // _INDICES_PER_WORD))
+    index = words.view(np.uint16)[: flat.size] >> _SPARE_BITS
+    flat += table.take(index, mode="clip")
+    return np.asarray((index == LAST).nonzero()[0])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MessageNoise:
     """One law, ready to draw from. ``body_s``: shape (8192,), ascending, around 0. [s]"""
@@ -48,12 +57,9 @@ class MessageNoise:
     def add_to(self, arrival_s: FloatArray, rng: np.random.Generator) -> None:
         """Add a draw to every element, in place; the array must be contiguous."""
         flat = arrival_s.reshape(-1)
-        words = rng.bit_generator.random_raw(-(-flat.size // _INDICES_PER_WORD))
-        index = words.view(np.uint16)[: flat.size] >> _SPARE_BITS
-        flat += np.take(self.body_s, index, mode="clip")
-        far = np.flatnonzero(index == _LAST)
+        far = add_from_table(flat, self.body_s, rng)
         if far.size:
-            flat[far] += self._far_tail_s(rng.random(far.size)) - self.body_s[_LAST]
+            flat[far] += self._far_tail_s(rng.random(far.size)) - self.body_s[LAST]
         detours = rng.binomial(flat.size, self.jitter.detour_probability)
         if detours:
             where = rng.choice(flat.size, size=detours, replace=False, shuffle=False)
@@ -68,7 +74,8 @@ class MessageNoise:
     def _far_tail_s(self, uniform: FloatArray) -> FloatArray:
         """Bodies of the last table cell, drawn exactly from uniform draws. [s]"""
         quantile = NormalDist().inv_cdf
-        z = np.array([quantile(1 - (1 - u) / TABLE_SIZE) for u in uniform.clip(0, 1 - 1e-9)])
+        shares = (1 - (1 - min(u, 1 - 1e-9)) / TABLE_SIZE for u in uniform.tolist())
+        z = np.array([quantile(share) for share in shares])
         return _body_s(self.jitter, z)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.topology.latency.factories import Recorder, exponential, make_jitter, schedule_of
+from tests.topology.latency.layer_factories import layers_for
 from topology.errors import WorkloadError
 from topology.latency.attribution import (
     MOST_NODES,
@@ -23,6 +24,7 @@ from topology.latency.attribution import (
 from topology.latency.cost import Costs, RoundCost
 from topology.latency.monte_carlo import Noise, noiseless_s
 from topology.latency.noise import message_noise
+from topology.words import NoiseLayer
 
 NODES, GPUS = 4, 4
 QUIET = {"body_median_s": 0.02e-6, "body_sigma": 0.3, "detour_probability": 0.01}
@@ -185,3 +187,55 @@ def test_a_cause_is_found_by_its_name(name: str, kind: str) -> None:
 def test_an_unknown_name_is_refused_with_those_that_would_do() -> None:
     with pytest.raises(WorkloadError, match=r"node9: no node, link or layer.*inside, across"):
         find_cause(two_level_case(), "node9")
+
+
+# Layers beyond single messages.
+
+
+def layered_case(*names: NoiseLayer) -> Case:
+    case = two_level_case(trials=1_000)
+    return replace(case, layers=layers_for(case.costs, *names, gpus=GPUS, leaves=2))
+
+
+def test_each_layer_that_is_on_is_a_cause_and_no_other() -> None:
+    case = layered_case(NoiseLayer.STALL, NoiseLayer.SKEW)
+    names = [cause.name for cause in causes_of(case) if cause.kind is CauseKind.LAYER]
+    assert names == ["body", "detour", "skew", "stall"]
+    assert find_cause(case, "stall") == Cause(CauseKind.LAYER, "stall")
+
+
+def test_a_layer_that_is_off_cannot_be_taken_away() -> None:
+    with pytest.raises(WorkloadError, match=r"slow: no node, link or layer.*skew"):
+        find_cause(layered_case(NoiseLayer.SKEW), "slow")
+
+
+@pytest.mark.parametrize("layer", [*NoiseLayer][:-1])
+def test_without_a_layer_is_as_if_it_had_never_been_on(layer: NoiseLayer) -> None:
+    others = [name for name in NoiseLayer if name is not layer]
+    without = layered_case(*NoiseLayer).samples_s(Cause(CauseKind.LAYER, layer))
+    assert without.tobytes() == layered_case(*others).samples_s().tobytes()
+    assert (without < layered_case(*NoiseLayer).samples_s()).any()
+
+
+def test_a_planted_layer_makes_nearly_all_of_the_tail() -> None:
+    """Stalls of 9 us with chance 0.01 at each of 480 sends, beside jitter that is far shorter."""
+    case = layered_case(NoiseLayer.STALL)
+    quiet = [message_noise(make_jitter(body_median_s=1e-9, body_sigma=0.3))] * 2
+    rows = by_name(attribute(replace(case, noises=quiet)))
+    assert rows["stall"].share > 0.95
+    assert rows["stall"].kind is CauseKind.LAYER
+    assert rows["body"].share < 0.05
+
+
+def test_a_node_is_taken_away_with_all_that_befalls_it() -> None:
+    """Only its host is slow: without it nothing is left of the layer."""
+    case = layered_case(NoiseLayer.SLOW)
+    assert case.layers is not None
+    case = replace(case, layers=replace(case.layers, slow_hosts=frozenset({"host2"})))
+    silent = [message_noise(make_jitter())] * 2
+    hosts = [f"host{rank // GPUS}" for rank in range(NODES * GPUS)]
+    case = replace(case, noises=silent, hosts=hosts)
+    calm_s = noiseless_s(case.costs)
+    assert (case.samples_s() > calm_s).all()
+    assert (case.samples_s(Cause(CauseKind.NODE, "host2")) == calm_s).all()
+    assert case.samples_s(Cause(CauseKind.NODE, "host1")).tobytes() == case.samples_s().tobytes()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.errors import FleetError
 
 if TYPE_CHECKING:
-    from fleet.check import Finding, Severity, check_fleet
+    from fleet.check import Finding, Severity, check_fleet, slowed_hosts
     from fleet.faults import device_faults
     from fleet.fields import HostName
     from fleet.merge import merge_fleets, merge_snapshots
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "check_fleet": "check",
+    "slowed_hosts": "check",
     "Finding": "check",
     "Severity": "check",
     "HostName": "fields",
@@ -97,6 +98,7 @@ __all__ = [
     "node_wirings",
     "read_bytes",
     "save_fleet",
+    "slowed_hosts",
     "write_bytes",
 ]
 

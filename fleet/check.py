@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from fleet.faults import device_faults
-from fleet.fields import FrozenModel, path_matches
+from fleet.fields import FrozenModel, HostName, path_matches
 from fleet.health import symptoms
 from fleet.model import CableEnd, Deviation, FabricState, FleetMap, Node
 from fleet.shapes import node_wirings
@@ -168,3 +168,16 @@ def worst(findings: Iterable[Finding]) -> Severity | None:
 
 def _finding(code: str, severity: Severity, where: str, text: str) -> Finding:
     return Finding(code=code, severity=severity, where=where, text=text)
+
+
+SLOWING: Final = frozenset({"clocks_slowed", "fabric_unhealthy", "nvlink_not_recovered"})
+"""Symptoms that slow a node and leave it running."""
+
+
+def slowed_hosts(fleet: FleetMap) -> frozenset[HostName]:
+    """Hosts whose own state shows that they are slower than others of their kind."""
+    return frozenset(
+        node.host
+        for node in fleet.nodes
+        if any(symptom.code in SLOWING for symptom in symptoms(node))
+    )

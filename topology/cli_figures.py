@@ -10,6 +10,7 @@ def figures(as_json: AsJson = False) -> None:
         edge_table,
         figures_document,
         link_rate_table,
+        noise_layer_table,
         noise_table,
         route_class_table,
     )
@@ -20,8 +21,8 @@ def figures(as_json: AsJson = False) -> None:
     )
     from topology.latency.calibration import load_calibration
     from topology.latency.nccl_figures import load_nccl_figures
-    from topology.latency.report import stack_table
     from topology.latency.stack import load_stack_figures
+    from topology.latency.stack_report import stack_table
 
     links, stacks = load_link_figures(), load_stack_figures()
     calibration, tuner = load_calibration(), load_nccl_figures()
@@ -30,7 +31,8 @@ def figures(as_json: AsJson = False) -> None:
         print_json(document | calibrated_document(calibration, tuner))
         return
     tables = route_class_table(links), link_rate_table(links), edge_table(links)
-    for table in (*tables, noise_table(links), stack_table(stacks), tuner_table(tuner)):
+    noises = noise_table(links), noise_layer_table(links)
+    for table in (*tables, *noises, stack_table(stacks), tuner_table(tuner)):
         print_table(*table)
         print()
     print_table(*calibrated_table(calibration), right=(1, 2, 3))

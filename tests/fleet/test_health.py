@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from fleet.check import Severity, check_fleet
+from fleet.check import Severity, check_fleet, slowed_hosts
 from fleet.fields import Absence, AbsenceReason, PciAddress
 from fleet.health import Symptom, symptoms
 from fleet.state import (
@@ -178,3 +178,15 @@ def test_check_tells_symptoms_of_every_node() -> None:
         (Severity.ERROR, "gpu_silent", "nodes[a].gpus[0]"),
         (Severity.WARNING, "clocks_slowed", "nodes[b].states[2].clocks_reasons"),
     ]
+
+
+def test_slowed_hosts_are_those_whose_own_state_says_so() -> None:
+    slowed = SOUND.model_copy(update={"clocks_reasons": (ClocksReason.HW_SLOWDOWN,)})
+    capped = SOUND.model_copy(update={"clocks_reasons": (ClocksReason.SW_POWER_CAP,)})
+    lost = Absence(path="gpus[0]", reason=AbsenceReason.TIMED_OUT, detail="silent")
+    fleet = make_fleet(
+        make_snapshot("a", states=(slowed,)),
+        make_snapshot("b", states=(capped,)),
+        make_snapshot("c", absences=(lost,)),
+    )
+    assert slowed_hosts(fleet) == {"a"}

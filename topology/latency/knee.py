@@ -36,7 +36,8 @@ class Knee:
     """Where a percentile becomes event-driven: from ``ranks`` on, mostly by events of ``layer``.
 
     ``share``: that layer's share of the events. ``hops``: exposed hops there, all layers. ``own``:
-    for each layer the rank count at which it alone would do it, None where it never does.
+    for each layer the rank count at which it alone would do it, None where it never does;
+    ``events_s``: how long its events about are. [s]
     """
 
     percentile: float
@@ -46,6 +47,7 @@ class Knee:
     event_s: float | None
     hops: int
     own: dict[str, int | None]
+    events_s: dict[str, float]
 
 
 def event_chance(layers: Sequence[Layer], ranks: int) -> float:
@@ -64,18 +66,24 @@ def find_knee(layers: Sequence[Layer], percentile: float = 0.999) -> Knee:
     if not layers:
         raise ValueError("layers: none; expected at least one")
     own = {layer.name: _least_ranks([layer], percentile) for layer in layers}
+    events_s = {layer.name: layer.event_s for layer in layers}
     ranks = _least_ranks(layers, percentile)
     if ranks is None:
-        return Knee(percentile, None, None, 0.0, None, 0, own)
+        return Knee(percentile, None, None, 0.0, None, 0, own, events_s)
     total = sum(_log_calm(layer, ranks) for layer in layers)
     most = min(layers, key=lambda layer: _log_calm(layer, ranks))
     hops = sum(layer.hops(ranks) for layer in layers)
     share = _log_calm(most, ranks) / total
-    return Knee(percentile, ranks, most.name, share, most.event_s, hops, own)
+    return Knee(percentile, ranks, most.name, share, most.event_s, hops, own, events_s)
 
 
 def layers_of(
-    algorithm: AlgorithmName, *, inside: Jitter, across: Jitter, per_domain: int
+    algorithm: AlgorithmName,
+    *,
+    inside: Jitter,
+    across: Jitter,
+    per_domain: int,
+    names: tuple[str, str] = ("inside", "across"),
 ) -> list[Layer]:
     """The two layers of an algorithm over domains of ``per_domain`` ranks, filled one by one.
 
@@ -97,7 +105,7 @@ def layers_of(
 
     return [
         Layer(name, partial(hops, i), jitter.detour_probability, _event_s(jitter))
-        for i, (name, jitter) in enumerate((("inside", inside), ("across", across)))
+        for i, (name, jitter) in enumerate(zip(names, (inside, across), strict=True))
     ]
 
 
@@ -152,6 +160,10 @@ _HOPS: Final[dict[AlgorithmName, Callable[[int, int], tuple[int, int]]]] = {
     AlgorithmName.NVLS_TREE: _nvls_tree_hops,
     AlgorithmName.HIERARCHICAL: _hierarchical_hops,
 }
+
+
+COUNTED: Final = tuple(_HOPS)
+"""Algorithms whose exposed hops are counted."""
 
 
 def _log_calm(layer: Layer, ranks: int) -> float:

@@ -10,15 +10,27 @@ from topology.errors import ScheduleError, WorkloadError
 from topology.latency.cost import Costs
 from topology.latency.exact import exact_law, why_not_exact
 from topology.latency.noise import MessageNoise
+from topology.latency.replay import default_trials, long_run_text
 from topology.latency.ring_bounds import HopColumns, hop_law, ring_bracket_s
 from topology.latency.scaling import ring_from_costs, ring_time
+from topology.latency.scenario import Scenario
+from topology.latency.setting import Setting
 from topology.latency.summary import PERCENTILES
-from topology.words import MethodName
+from topology.words import AlgorithmName, MethodName
 
 Range = tuple[float, float | None]
 
 WIDEST_RATIO: Final = 0.02
 """A certified p99 whose bracket is wider than this does not take the place of a replay."""
+
+TREES: Final = (
+    AlgorithmName.TREE,
+    AlgorithmName.DOUBLE_BINARY_TREE,
+    AlgorithmName.NVLS,
+    AlgorithmName.NVLS_TREE,
+    AlgorithmName.HIERARCHICAL,
+)
+"""Algorithms whose certificate takes a fraction of a second; others only in place of hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +40,16 @@ class Found:
     method: MethodName
     mean_s: float
     percentiles: dict[str, float | None]
-    bracket: dict[str, Range] | None
+    bracket: dict[str, Range]
     interval: dict[str, Range] | None
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the certificate of its p99 is so narrow that its middle needs no replay."""
+        low, high = self.bracket["p99_s"]
+        return self.method is MethodName.SCALING or (
+            high is not None and high - low <= WIDEST_RATIO * low
+        )
 
 
 def find(method: MethodName, costs: Costs, noises: Sequence[MessageNoise], *, seed: int) -> Found:
@@ -44,16 +64,59 @@ def find(method: MethodName, costs: Costs, noises: Sequence[MessageNoise], *, se
     )
 
 
-def instead_of_long_replay(
-    costs: Costs, noises: Sequence[MessageNoise], *, seed: int
-) -> Found | None:
-    """Percentiles of what takes too long to replay, None where no other method applies."""
+def found_by(setting: Setting) -> Found | None:
+    """What is known without trials, None where only a replay tells anything.
+
+    ``auto`` certifies trees, and long rings by their law of growth; a wide certificate goes beside
+    a replay.
+
+    Raises:
+        WorkloadError: a method that does not go with what is asked.
+        ScheduleError: exact cannot do this schedule; the message says why.
+    """
+    scenario, method = setting.scenario, setting.scenario.method
+    wish = _wish_for_trials(scenario)
+    if wish is not None and method not in (MethodName.AUTO, MethodName.MONTE_CARLO):
+        raise WorkloadError(
+            f"{method} has no trials, and {wish}",
+            field="--method",
+            remedy="leave it out, or use monte_carlo",
+        )
+    if wish is not None or method is MethodName.MONTE_CARLO:
+        return None
+    costs, noises = setting.choice.costs, setting.noises(scenario.noise)
+    if method is not MethodName.AUTO:
+        return find(method, costs, noises, seed=scenario.seed)
+    if scenario.trials is not None:
+        return None
+    return _quickest(setting, costs, noises)
+
+
+def _wish_for_trials(scenario: Scenario) -> str | None:
+    """What is asked that only trials give."""
+    if scenario.attribute or scenario.without is not None:
+        return "causes are taken away from trials"
+    if scenario.precision is not None:
+        return "a precision is reached by more of them"
+    if scenario.layers:
+        return "layers of noise beyond single messages are drawn"
+    if scenario.measured is not None:
+        return "measured noise is drawn"
+    return None
+
+
+def _quickest(setting: Setting, costs: Costs, noises: Sequence[MessageNoise]) -> Found | None:
+    """A certificate where it is quick; where a replay is long, what takes its place."""
+    schedule = setting.choice.schedule
+    is_long = long_run_text(schedule, default_trials(schedule)) is not None
+    jitters = [noise.jitter for noise in noises]
+    is_tried = schedule.algorithm in TREES or is_long
     try:
-        if why_not_exact(costs, [noise.jitter for noise in noises]) is None:
+        if is_tried and why_not_exact(costs, jitters) is None:
             found = by_exact(costs, noises)
-            if _is_narrow(found):
+            if found.is_narrow or not is_long:
                 return found
-        return by_scaling(costs, noises, seed)
+        return by_scaling(costs, noises, setting.scenario.seed) if is_long else None
     except (ScheduleError, WorkloadError):
         return None
 
@@ -90,8 +153,3 @@ def by_scaling(costs: Costs, noises: Sequence[MessageNoise], seed: int) -> Found
         bracket,
         {name: time.interval_s(q) for name, q in PERCENTILES.items()},
     )
-
-
-def _is_narrow(found: Found) -> bool:
-    low, high = (found.bracket or {}).get("p99_s", (0.0, None))
-    return high is not None and high - low <= WIDEST_RATIO * low

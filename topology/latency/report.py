@@ -1,25 +1,18 @@
 """What people and programs read of a latency summary."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
-from topology.fabric.report import Table
 from topology.latency.monte_carlo import Breakdown
-from topology.latency.stack import (
-    InSwitchFigures,
-    LaunchFigures,
-    MpiFigures,
-    NcclFigures,
-    PipelineFigures,
-    PriorFigures,
-    ProtocolFigures,
-    StackFigures,
-)
-from topology.latency.summary import PERCENTILES, LatencySummary
+from topology.latency.replay import reached_by
+from topology.latency.summary import PERCENTILES, LatencySummary, least_trials
+from topology.words import NoiseName
 
 SCHEMA_VERSION: Final = 1
+Range: TypeAlias = tuple[float, float | None]
 _NAMES: Final = {
     "p50_s": "p50",
     "p90_s": "p90",
@@ -42,6 +35,7 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "stack": summary.stack,
         "launch": summary.launch,
         "noise": summary.noise,
+        "layers": list(summary.layers),
         "method": summary.method,
         "ranks": summary.ranks,
         "nodes": summary.nodes,
@@ -62,7 +56,9 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "breakdown": {name: asdict(terms) for name, terms in summary.breakdown.items()},
         "without": summary.without,
         "attribution": _attribution_rows(summary),
-        "band": None,
+        "band": summary.band,
+        "precision": summary.precision,
+        "knee": None if summary.knee is None else asdict(summary.knee),
         "considered": [asdict(way) for way in summary.considered],
     }
 
@@ -74,10 +70,12 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         how(summary),
         "",
         *_percentile_lines(summary),
+        *_precision_lines(summary),
         "",
         *(f"{name}: {_terms(terms) or 'no time'}" for name, terms in summary.breakdown.items()),
         *_bandwidths(summary),
         *_attribution_lines(summary),
+        *_knee_lines(summary),
         *_model_lines(summary),
         *_considered(summary),
     ]
@@ -105,25 +103,71 @@ def how(summary: LatencySummary) -> str:
         trials = f"noise {summary.noise}, {summary.method}, certified ranges, no trials"
     if summary.trials is not None:
         gone = f" without {summary.without}" if summary.without else ""
-        trials = f"noise {summary.noise}{gone}, {summary.trials:,} trials, seed {summary.seed}"
+        also = f" and {', '.join(summary.layers)}" if summary.layers else ""
+        trials = (
+            f"noise {summary.noise}{also}{gone}, {summary.trials:,} trials, seed {summary.seed}"
+        )
     return f"{summary.algorithm}{variant}, {stack}; {trials}"
 
 
 def _percentile_lines(summary: LatencySummary) -> list[str]:
-    lines = [f"{'noiseless':<10}{text_from_seconds(summary.noiseless_s):>10}"]
-    ranges = summary.bracket or summary.interval
-    if ranges is None:
-        return lines
-    for name in PERCENTILES:
-        low, high = ranges[name]
+    """A line for each percentile: its value, its ranges, and the band over profiles."""
+    calm = f"{'noiseless':<10}{text_from_seconds(summary.noiseless_s):>10}"
+    columns = list(_columns(summary))
+    if not columns:
+        return [calm]
+    widths = [max(map(len, cells)) for cells in columns]
+    rows = [
+        "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+    head, *others = rows
+    lines = [f"{'':<20}   {head}", calm]
+    for (name, shown), row in zip(_NAMES.items(), others, strict=True):
         value = summary.percentiles[name]
-        if value is None or high is None:
-            shown = f"{'-':>10}   above {text_from_seconds(low)}; more trials would tell"
-        else:
-            between = f"{text_from_seconds(low)} to {text_from_seconds(high)}"
-            shown = f"{text_from_seconds(value):>10}   {between}"
-        lines.append(f"{_NAMES[name]:<10}{shown}")
+        text = "-" if value is None else text_from_seconds(value)
+        lines.append(f"{shown:<10}{text:>10}   {row}".rstrip())
     return lines
+
+
+def _columns(summary: LatencySummary) -> Iterator[list[str]]:
+    """Columns beside the values, each with its heading."""
+    if summary.interval is not None:
+        yield ["95 % interval", *map(_range_text, _in_order(summary.interval))]
+    if summary.bracket is not None:
+        yield ["certified", *map(_range_text, _in_order(summary.bracket))]
+    if summary.band is not None:
+        yield [
+            _band_heading(list(summary.band)),
+            *(_band_text(summary.band, name) for name in _NAMES),
+        ]
+
+
+def _in_order(ranges: dict[str, Range]) -> list[Range]:
+    return [ranges[name] for name in _NAMES]
+
+
+def _range_text(told: Range) -> str:
+    low, high = told
+    if high is None:
+        return f"above {text_from_seconds(low)}"
+    return f"{text_from_seconds(low)} to {text_from_seconds(high)}"
+
+
+def _band_heading(names: list[str]) -> str:
+    """Over the profiles, and over measured noise if there is some."""
+    profiles = [name for name in names if name in set(NoiseName)]
+    measured = ", measured" if len(profiles) < len(names) else ""
+    return f"{profiles[0]} to {profiles[-1]}{measured}"
+
+
+def _band_text(band: dict[str, dict[str, float | None]], name: str) -> str:
+    """From the least to the most of all profiles; nothing where one of them cannot tell."""
+    values = [row.get(name) for row in band.values()]
+    told = [value for value in values if value is not None]
+    if not told or len(told) < len(values):
+        return ""
+    return f"{text_from_seconds(min(told))} to {text_from_seconds(max(told))}"
 
 
 def _terms(terms: Breakdown) -> str:
@@ -162,6 +206,41 @@ def _attribution_lines(summary: LatencySummary, most: int = 6) -> list[str]:
 _LEAST_SHARE: Final = 0.01
 
 
+def _precision_lines(summary: LatencySummary) -> list[str]:
+    """Whether the precision asked was reached, and what the missing percentiles need."""
+    lines = []
+    if summary.precision is not None and summary.interval is not None:
+        reached = reached_by(summary.percentiles["p99_s"], summary.interval["p99_s"])
+        is_reached = reached <= summary.precision
+        word = "within" if is_reached else f"not within {summary.precision:.2%} but"
+        lines.append(f"p99 is known {word} {reached:.2%}")
+    missing = [name for name, value in summary.percentiles.items() if value is None]
+    if summary.trials is not None and missing:
+        needed = least_trials(PERCENTILES[missing[0]])
+        lines.append(f"{_NAMES[missing[0]]} needs {needed:,} trials or more")
+    return lines
+
+
+def _knee_lines(summary: LatencySummary) -> list[str]:
+    """From which rank count rare events make p99.9, by all layers and by each of them alone."""
+    knee = summary.knee
+    if knee is None:
+        return []
+    if knee.ranks is None:
+        return ["knee: at no rank count do rare events make p99.9"]
+    alone = "; ".join(
+        f"{name} {'never' if ranks is None else f'from {ranks:,} ranks on'}, "
+        f"about {text_from_seconds(knee.events_s[name])} each"
+        for name, ranks in knee.own.items()
+        if knee.events_s[name]
+    )
+    return [
+        f"knee: from {counted(knee.ranks, 'rank')} on, here {summary.ranks:,}, rare events make "
+        f"p99.9, {knee.share:.0%} of them {knee.layer}",
+        f"each alone: {alone}",
+    ]
+
+
 def _model_lines(summary: LatencySummary) -> list[str]:
     """How far to trust the noiseless time, and why this way."""
     lines = []
@@ -186,63 +265,3 @@ def _considered(summary: LatencySummary, most: int = 5) -> list[str]:
         for way in others
     )
     return [f"not chosen (noiseless): {text}"]
-
-
-def stack_table(figures: StackFigures) -> Table:
-    """All figures of stacks as rows of text."""
-    header = ("stack figure", "value", "confidence", "sources", "basis")
-    rows: list[tuple[str, ...]] = []
-    for protocol, row in figures.protocol.items():
-        told = [(f"{protocol} base, {f}", getattr(row.base_s, f)) for f in _FAMILIES]
-        for kind, hop in row.hop_s.items():
-            told += [(f"{protocol} hop over {kind}, {f}", getattr(hop, f)) for f in _FAMILIES]
-        tail = _tail(row)
-        rows += [(name, text_from_seconds(value), *tail) for name, value in told]
-        rows.append((f"{protocol} payload", f"{row.payload_ratio:g}", *tail))
-        if row.in_switch is not None:
-            leg = text_from_seconds(row.in_switch.leg_s)
-            rows.append((f"{protocol} leg in the switch", leg, *_tail(row.in_switch)))
-        if row.nvls_tree is not None:
-            tree, tail = row.nvls_tree, _tail(row.nvls_tree)
-            rows.append(
-                (f"{protocol} leg in the switch, nvls_tree", text_from_seconds(tree.leg_s), *tail)
-            )
-            rows.append(
-                (f"{protocol} hop over net, nvls_tree", text_from_seconds(tree.net_hop_s), *tail)
-            )
-    for launch, start in figures.launch.items():
-        tail = _tail(start)
-        rows.append((f"launch by {launch}", text_from_seconds(start.once_s), *tail))
-        further = text_from_seconds(start.per_further_gpu_s)
-        rows.append((f"launch by {launch}, each further GPU", further, *tail))
-    prior = figures.prior
-    told_priors = {
-        **{f"prior, point to point by {p}": s for p, s in prior.point_to_point_s.items()},
-        "prior, one further peer": prior.peer_s,
-        "prior, one-shot kernel": prior.one_shot_s,
-        "prior, two-shot kernel": prior.two_shot_s,
-        "prior, links filling up": prior.ramp_s,
-    }
-    rows += [(name, text_from_seconds(s), *_tail(prior)) for name, s in told_priors.items()]
-    message = text_from_seconds(figures.mpi.message_s)
-    rows.append(("MPI, each message", message, *_tail(figures.mpi)))
-    contained = text_from_seconds(figures.nccl.contained_launch_s)
-    rows.append(("launch in each base", contained, *_tail(figures.nccl)))
-    rows.append(("piece", text_from_bytes(figures.pipeline.piece_bytes), *_tail(figures.pipeline)))
-    rows.append(("most pieces", str(figures.pipeline.most_pieces), *_tail(figures.pipeline)))
-    return header, rows
-
-
-def _tail(
-    row: ProtocolFigures
-    | InSwitchFigures
-    | LaunchFigures
-    | PipelineFigures
-    | NcclFigures
-    | MpiFigures
-    | PriorFigures,
-) -> tuple[str, str, str]:
-    return row.confidence.value, " ".join(row.sources), row.basis
-
-
-_FAMILIES: Final = ("ring", "tree")

@@ -1,6 +1,11 @@
 """Scenario: what is simulated besides the placement. No schedule, no figure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from topology.errors import WorkloadError
 from topology.words import (
@@ -9,20 +14,38 @@ from topology.words import (
     DType,
     Launch,
     MethodName,
+    NoiseLayer,
     NoiseName,
     Protocol,
     StackName,
 )
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredNoise:
+    """Latencies of messages that were measured, by route class.
+
+    Under None those of no class that is told: they stand for the network's messages, or for all
+    where there is no network. ``name``: where they come from. ``latencies_s``: each ascending, of
+    shape (samples,). [s]
+    """
+
+    name: str
+    latencies_s: Mapping[str | None, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is simulated besides the placement.
 
-    ``sharp``: the network's switches reduce. ``without``: a node, link class, link kind or layer
-    of noise whose noise is taken away.
-    ``attribute``: also find who makes the tail, by replays. ``stack`` None: nccl on NVIDIA
-    GPUs, rccl on AMD's, else wire.
+    ``measured``: stands in for the profile's noise where it has a route class. ``layers``: noise
+    beyond single messages. ``sharp``: the network's switches reduce. ``without``: a node, link
+    class, link kind or layer of noise whose noise is taken away. ``attribute``: also find who makes
+    the tail, by replays. ``precision``: how far p99's 95 % interval may reach to either side, as a
+    part of p99; ``trials`` are then the most. ``knee``: also find from which rank count rare events
+    make p99.9. ``stack`` None: nccl on NVIDIA GPUs, rccl on AMD's, else wire.
     """
 
     collective: Collective
@@ -33,10 +56,14 @@ class Scenario:
     dtype: DType = DType.FLOAT32
     stack: StackName | None = None
     noise: NoiseName = NoiseName.DEDICATED
+    measured: MeasuredNoise | None = None
+    layers: frozenset[NoiseLayer] = frozenset()
     method: MethodName = MethodName.AUTO
     sharp: bool = False
     without: str | None = None
     attribute: bool = False
+    knee: bool = False
+    precision: float | None = None
     trials: int | None = None
     seed: int = 0
 
@@ -45,7 +72,7 @@ def check_scenario(scenario: Scenario) -> None:
     """Refuse what no run can answer.
 
     Raises:
-        WorkloadError: a size or a number of trials below one.
+        WorkloadError: a size or a number of trials below one, a precision that is none.
     """
     if scenario.size_bytes < 1:
         raise WorkloadError(
@@ -53,3 +80,9 @@ def check_scenario(scenario: Scenario) -> None:
         )
     if scenario.trials is not None and scenario.trials < 1:
         raise WorkloadError(f"{scenario.trials}", field="--trials", remedy="give at least one")
+    if scenario.precision is not None and not 0 < scenario.precision < 1:
+        raise WorkloadError(
+            f"{scenario.precision:.2%}",
+            field="--precision",
+            remedy="give more than 0 and below 100 %",
+        )

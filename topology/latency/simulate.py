@@ -1,51 +1,29 @@
 """Simulate: a collective on a placement becomes a latency summary."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
 
 import numpy as np
 
 from topology.collective.placement import Placement
-from topology.collective.schedule import Schedule, busbw_factor
-from topology.errors import WorkloadError
+from topology.collective.schedule import busbw_factor
 from topology.fabric.from_fleet import Fabric
-from topology.fabric.route_table import RouteMap
-from topology.latency.attribution import Case, attribute, find_cause, noises_without
-from topology.latency.choice import MODELLED, Choice, choose
-from topology.latency.methods import Found, find, instead_of_long_replay
-from topology.latency.monte_carlo import (
-    Breakdown,
-    FloatArray,
-    Progress,
-    noiseless_breakdown,
-    sample_s,
+from topology.latency.attribution import attribute
+from topology.latency.band import band_of
+from topology.latency.choice import MODELLED, Choice
+from topology.latency.knee_of_map import knee_of
+from topology.latency.methods import Found, found_by
+from topology.latency.monte_carlo import Breakdown, FloatArray, Progress, noiseless_breakdown
+from topology.latency.replay import (
+    Notice,
+    default_trials,
+    long_run_text,
+    most_precise_trials,
+    precise_samples_s,
 )
-from topology.latency.noise import noises_of
-from topology.latency.scenario import Scenario, check_scenario
-from topology.latency.summary import (
-    PERCENTILES,
-    LatencySummary,
-    least_trials,
-    percentile_ranges,
-)
-from topology.words import Collective, MethodName, NoiseName
-
-MOST_TRIALS: Final = 10_000
-LEAST_TRIALS: Final = least_trials(PERCENTILES["p99_s"])
-"""A p99 needs so many, 368: of fewer trials even the largest may well lie below it."""
-
-MESSAGE_BUDGET: Final = 180_000_000
-"""Noisy messages that a default run replays, if that is LEAST_TRIALS or more: a few seconds."""
-
-MESSAGES_PER_S: Final = 20_000_000
-"""Noisy messages that one slow core replays in a second; fast ones do twice or four times that."""
-
-LONG_S: Final = 20.0
-"""A run that takes longer says so before it starts. [s]"""
-
-Notice: TypeAlias = Callable[[str], None]
-"""Told once, in words, before a run that will take long."""
+from topology.latency.scenario import Scenario
+from topology.latency.setting import Setting, settle
+from topology.latency.summary import PERCENTILES, LatencySummary, percentile_ranges
+from topology.words import Collective, MethodName, NoiseLayer
 
 
 def simulate(
@@ -61,22 +39,24 @@ def simulate(
     ``progress`` is told how many trials of how many are done, ``notice`` that it will take long.
 
     Raises:
-        WorkloadError: a size below one byte, a stack that these ranks do not run.
-        ScheduleError: the named algorithm does not do this; the message names those that do.
+        WorkloadError: a size below one byte, a stack that these ranks do not run, a method that
+            does not go with what is asked.
+        ScheduleError: the named algorithm or method does not do this; the message says what does.
         UnreachableError: ranks that no known link joins.
     """
-    check_scenario(scenario)
-    routes = RouteMap(fabric, placement.endpoints)
-    choice = choose(fabric, placement, routes, scenario)
-    summary = _noiseless_summary(placement, routes, scenario, choice)
-    if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
+    setting = settle(fabric, placement, scenario)
+    summary = _noiseless_summary(setting)
+    if scenario.knee:
+        summary = replace(summary, knee=knee_of(fabric, placement, summary, scenario.noise))
+    if setting.is_silent:
         return summary
-    found = _found(fabric, scenario, choice)
-    if found is not None:
-        return _with_found(summary, choice, found, scenario)
-    return _replayed(
-        fabric, placement, scenario, choice, summary, progress=progress, notice=notice
-    )[0]
+    found = found_by(setting)
+    if found is not None and found.is_narrow:
+        noisy = _with_found(summary, setting.choice, found, scenario)
+    else:
+        noisy, _ = _replayed(setting, summary, progress=progress, notice=notice)
+        noisy = replace(noisy, bracket=found.bracket if found else None)
+    return replace(noisy, band=band_of(setting, noisy, progress))
 
 
 def simulate_samples(
@@ -94,34 +74,11 @@ def simulate_samples(
         ScheduleError: the named algorithm does not do this; the message names those that do.
         UnreachableError: ranks that no known link joins.
     """
-    check_scenario(scenario)
-    routes = RouteMap(fabric, placement.endpoints)
-    choice = choose(fabric, placement, routes, scenario)
-    summary = _noiseless_summary(placement, routes, scenario, choice)
-    if scenario.noise is NoiseName.NONE or not choice.schedule.messages:
-        return summary, np.array([choice.noiseless_s])
-    return _replayed(fabric, placement, scenario, choice, summary, progress=progress, notice=notice)
-
-
-def _found(fabric: Fabric, scenario: Scenario, choice: Choice) -> Found | None:
-    """Percentiles by another method than replay, None where replay it is."""
-    method, costs = scenario.method, choice.costs
-    replays = scenario.attribute or scenario.without is not None
-    if replays and method not in (MethodName.AUTO, MethodName.MONTE_CARLO):
-        raise WorkloadError(
-            f"{method} does not take causes away",
-            field="--method",
-            remedy="leave it out, or use monte_carlo",
-        )
-    if replays or method is MethodName.MONTE_CARLO:
-        return None
-    noises = noises_of(fabric.figures, costs.classes, scenario.noise)
-    if method is not MethodName.AUTO:
-        return find(method, costs, noises, seed=scenario.seed)
-    trials = scenario.trials or default_trials(choice.schedule)
-    if scenario.trials is not None or long_run_text(choice.schedule, trials) is None:
-        return None
-    return instead_of_long_replay(costs, noises, seed=scenario.seed)
+    setting = settle(fabric, placement, scenario)
+    summary = _noiseless_summary(setting)
+    if setting.is_silent:
+        return summary, np.array([setting.choice.noiseless_s])
+    return _replayed(setting, summary, progress=progress, notice=notice)
 
 
 def _with_found(
@@ -155,61 +112,45 @@ def _noisy_breakdown(
 
 
 def _replayed(
-    fabric: Fabric,
-    placement: Placement,
-    scenario: Scenario,
-    choice: Choice,
-    summary: LatencySummary,
-    *,
-    progress: Progress | None,
-    notice: Notice | None,
+    setting: Setting, summary: LatencySummary, *, progress: Progress | None, notice: Notice | None
 ) -> tuple[LatencySummary, FloatArray]:
     """Percentiles by replay of noisy trials, and the completion times behind them. [s]"""
-    trials = scenario.trials or default_trials(choice.schedule)
-    long = long_run_text(choice.schedule, trials)
-    if notice is not None and long is not None:
-        notice(long)
-    case = _case(fabric, scenario, placement, choice, trials)
-    samples = _samples(case, scenario, progress)
+    scenario, schedule = setting.scenario, setting.choice.schedule
+    samples = _samples_s(setting, progress, notice)
     values, ranges = percentile_ranges(samples)
-    median = values["p50_s"] or choice.noiseless_s
+    case = setting.own_case(len(samples))
     noisy = replace(
         summary,
         method="monte_carlo",
         mean_s=float(samples.mean()),
         percentiles=values,
         interval=ranges,
-        trials=trials,
+        trials=len(samples),
         seed=scenario.seed,
+        precision=scenario.precision,
         breakdown=_noisy_breakdown(summary, values),
         without=scenario.without,
-        attribution=tuple(attribute(case, samples)) if scenario.attribute else None,
+        attribution=tuple(attribute(case, samples, progress)) if scenario.attribute else None,
     )
-    return _with_bandwidths(noisy, choice.schedule.messages, median), samples
+    median = values["p50_s"] or setting.choice.noiseless_s
+    return _with_bandwidths(noisy, schedule.messages, median), samples
 
 
-def default_trials(schedule: Schedule) -> int:
-    """As many trials as a few seconds carry, at most 10,000 and at least what a p99 needs."""
-    affordable = MESSAGE_BUDGET // max(schedule.messages, 1)
-    return int(min(max(affordable, LEAST_TRIALS), MOST_TRIALS))
+def _samples_s(setting: Setting, progress: Progress | None, notice: Notice | None) -> FloatArray:
+    scenario, schedule = setting.scenario, setting.choice.schedule
+    if scenario.precision is not None:
+        case = setting.own_case(scenario.trials or most_precise_trials(schedule))
+        return precise_samples_s(case, scenario.precision, setting.without(case), progress)
+    trials = scenario.trials or default_trials(schedule)
+    long = long_run_text(schedule, trials)
+    if notice is not None and long is not None:
+        notice(long)
+    case = setting.own_case(trials)
+    return case.samples_s(setting.without(case), progress)
 
 
-def long_run_text(schedule: Schedule, trials: int) -> str | None:
-    """How long a run will about take and what would be faster; None if it is done soon."""
-    run_s = trials * schedule.messages / MESSAGES_PER_S
-    if run_s <= LONG_S:
-        return None
-    fewer = max(1, int(LONG_S * MESSAGES_PER_S / schedule.messages))
-    carried = [name for name, q in PERCENTILES.items() if fewer >= least_trials(q)]
-    told = "" if "p99_s" in carried else ", but tells no p99"
-    if trials == 1:
-        return f"about {run_s:.0f} s"
-    return f"about {run_s:.0f} s; --trials {fewer} is faster{told}"
-
-
-def _noiseless_summary(
-    placement: Placement, routes: RouteMap, scenario: Scenario, choice: Choice
-) -> LatencySummary:
+def _noiseless_summary(setting: Setting) -> LatencySummary:
+    placement, scenario, choice = setting.placement, setting.scenario, setting.choice
     time_s = choice.noiseless_s
     breakdown = _breakdown(choice)
     stack, prediction = choice.stack, choice.prediction
@@ -220,11 +161,12 @@ def _noiseless_summary(
         protocol=stack.protocol.value if stack.protocol else None,
         stack=stack.name.value,
         launch=stack.launch.value if stack.name in MODELLED else None,
-        noise=scenario.noise.value,
+        noise=setting.noise_name,
+        layers=tuple(layer.value for layer in NoiseLayer if layer in scenario.layers),
         method="exact",
         ranks=placement.ranks,
         nodes=len(placement.hosts),
-        domains=routes.domain_count,
+        domains=setting.routes.domain_count,
         size_bytes=scenario.size_bytes,
         noiseless_s=time_s,
         mean_s=time_s,
@@ -258,37 +200,3 @@ def _with_bandwidths(summary: LatencySummary, messages: int, time_s: float) -> L
     algbw = summary.size_bytes / time_s
     busbw = algbw * busbw_factor(Collective(summary.collective), summary.ranks)
     return replace(summary, algbw_bytes_per_s=algbw, busbw_bytes_per_s=busbw)
-
-
-def _case(
-    fabric: Fabric, scenario: Scenario, placement: Placement, choice: Choice, trials: int
-) -> Case:
-    """A replay as its causes see it."""
-    classes = choice.costs.classes
-    return Case(
-        costs=choice.costs,
-        noises=noises_of(fabric.figures, classes, scenario.noise),
-        hosts=[endpoint.host for endpoint in placement.endpoints],
-        kind_of={name: kind_of_class(name) for name in classes},
-        trials=trials,
-        seed=scenario.seed,
-    )
-
-
-def kind_of_class(name: str) -> str:
-    """Kind of link of a route class: nvlink, pci or net.
-
-    >>> [kind_of_class(name) for name in ("nvlink4_nvswitch", "pcie_gen5", "ib_ndr_1hop")]
-    ['nvlink', 'pci', 'net']
-    """
-    if name.startswith(("nvlink", "xgmi")):
-        return "nvlink"
-    return "pci" if name.startswith("pcie") else "net"
-
-
-def _samples(case: Case, scenario: Scenario, progress: Progress | None) -> FloatArray:
-    noises = case.noises
-    if scenario.without is not None:
-        noises = noises_without(case, find_cause(case, scenario.without))
-    rng = np.random.default_rng(case.seed)
-    return sample_s(case.costs, noises, trials=case.trials, rng=rng, progress=progress)

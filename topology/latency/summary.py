@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.latency.attribution import Attribution
+from topology.latency.knee import Knee
 from topology.latency.monte_carlo import Breakdown
 
 FloatArray = NDArray[np.float64]
@@ -37,8 +38,11 @@ class LatencySummary:
     ``considered``: the chosen way first, then the others by time; ``reason``: why it. Bandwidths
     are None where nothing is sent, as by one rank alone. ``model_interval``: the closed form's 80 %
     interval of the noiseless time; ``bracket``: for each percentile a certified range of the
-    model's true one; ``without``: whose noise was taken away; ``attribution``: who makes the
-    tail; ``extrapolated``: what of it no measurement covers.
+    model's true one; ``layers``: noise beyond single messages that
+    was on; ``band``: p50, p99 and p99.9 under each noise profile, the honest way to say
+    a p99.9; ``precision``: what was asked of p99's interval, as a part of p99; ``without``: whose
+    noise was taken away; ``attribution``: who makes the tail; ``knee``: from which rank count rare
+    events make p99.9; ``extrapolated``: what of it no measurement covers.
     """
 
     collective: str
@@ -63,8 +67,12 @@ class LatencySummary:
     seed: int | None
     breakdown: dict[str, Breakdown]
     considered: tuple[Considered, ...]
+    layers: tuple[str, ...] = ()
     bracket: dict[str, tuple[float, float | None]] | None = None
+    band: dict[str, dict[str, float | None]] | None = None
+    precision: float | None = None
     without: str | None = None
+    knee: Knee | None = None
     attribution: tuple[Attribution, ...] | None = None
     reason: str | None = None
     model_interval: tuple[float, float] | None = None

@@ -16,8 +16,9 @@ from topology.collective.placement import Placement, free_endpoints, largest_fre
 from topology.errors import NoCandidateError, UnreachableError, WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.monte_carlo import FloatArray
+from topology.latency.replay import Notice
 from topology.latency.scenario import Scenario
-from topology.latency.simulate import Notice, simulate_samples
+from topology.latency.simulate import simulate_samples
 from topology.latency.summary import PERCENTILES, LatencySummary, order_statistics
 from topology.plan.moves import MOVES, Move, Reason, Refusal
 from topology.plan.workload import Workload

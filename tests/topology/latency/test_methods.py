@@ -1,5 +1,6 @@
 """Methods: replay, certified algebra and the law of growth agree where two apply, else say why."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,31 @@ def test_auto_replays_what_takes_seconds() -> None:
     assert (auto.method, auto.trials) == ("monte_carlo", 400)
 
 
+def test_auto_certifies_trees_and_replays_where_trials_are_asked() -> None:
+    asked = replace(SMALL, method=MethodName.AUTO)
+    assert run(asked).method == "exact"
+    assert run(asked).percentiles == run(SMALL).percentiles
+    assert run(replace(asked, precision=0.05)).method == "monte_carlo"
+
+
+def test_a_wide_certificate_stands_beside_a_replay() -> None:
+    fabric = fabric_of("beowulf-2006 node:16")
+    doubling = Scenario(Collective.ALL_REDUCE, 8, method=MethodName.EXACT)
+    told = simulate(fabric, pack(fabric, 16), doubling)
+    assert (told.algorithm, told.method) == ("recursive_doubling", "monte_carlo")
+    assert told.bracket is not None
+    assert told.interval is not None
+    for name in ("p50_s", "p99_s"):
+        low, high = told.bracket[name]
+        from_s, to_s = told.interval[name]
+        assert high is not None
+        assert to_s is not None
+        assert low <= to_s
+        assert from_s <= high
+    heading = summary_lines(told)[3]
+    assert re.sub(" +", " ", heading.strip()) == "95 % interval certified dedicated to contended"
+
+
 def test_auto_does_not_replay_a_ring_of_512_ranks() -> None:
     auto = run(replace(LONG_RING, method=MethodName.AUTO), "dgx-h100 node:64", 512)
     assert auto.method == "scaling"
@@ -116,5 +142,5 @@ def test_without_something_that_is_not_there_is_refused() -> None:
     scenario = replace(SMALL, method=MethodName.AUTO, trials=400, without="myrinet")
     with pytest.raises(WorkloadError, match=r"--without: myrinet: no node, link or layer"):
         run(scenario)
-    with pytest.raises(WorkloadError, match="exact does not take causes away"):
+    with pytest.raises(WorkloadError, match="exact has no trials, and causes are taken away"):
         run(replace(scenario, method=MethodName.EXACT))

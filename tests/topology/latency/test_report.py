@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from tests.topology.latency.factories import fabric_of
 from topology.collective.placement import pack
-from topology.latency.report import stack_table, summary_document, summary_lines
+from topology.latency.report import summary_document, summary_lines
 from topology.latency.scenario import Scenario
 from topology.latency.simulate import simulate
 from topology.latency.stack import load_stack_figures
+from topology.latency.stack_report import stack_table
 from topology.latency.summary import PERCENTILES, LatencySummary
 from topology.words import Collective, NoiseName, StackName
 
@@ -82,11 +83,11 @@ def test_bandwidth_of_one_rank_alone_is_null_and_unsaid() -> None:
     assert "busbw" in "\n".join(summary_lines(summary_of()))
 
 
-def test_text_shows_a_dash_where_the_trials_do_not_reach() -> None:
-    lines = {line.split()[0]: line for line in summary_lines(summary_of()) if line[:1] == "p"}
-    assert "more trials would tell" in lines["p99.9"]
-    assert lines["p99.9"].split()[1] == "-"
-    assert "more trials" not in lines["p99"]
+def test_text_shows_a_dash_where_the_trials_do_not_reach_and_how_many_would() -> None:
+    told = summary_lines(summary_of())
+    line = next(line for line in told if line.startswith("p99.9 "))
+    assert line.split()[1:3] == ["-", "above"]
+    assert "p99.9 needs 3,688 trials or more" in told
 
 
 def test_text_says_or_more_where_a_way_was_only_bounded() -> None:

@@ -11,15 +11,9 @@ from topology.collective.placement import Placement, pack, spread
 from topology.collective.schedule import Schedule
 from topology.errors import ScheduleError, UnreachableError, WorkloadError
 from topology.fabric.from_fleet import Fabric
+from topology.latency.replay import LEAST_TRIALS, MOST_TRIALS, default_trials, long_run_text
 from topology.latency.scenario import Scenario
-from topology.latency.simulate import (
-    LEAST_TRIALS,
-    MOST_TRIALS,
-    default_trials,
-    long_run_text,
-    simulate,
-    simulate_samples,
-)
+from topology.latency.simulate import simulate, simulate_samples
 from topology.latency.summary import LatencySummary, order_statistics
 from topology.words import (
     AlgorithmName,

@@ -86,6 +86,8 @@ def checked(model: type[Model], document: dict[Any, Any], *, where: str, remedy:
         problem = f"{fault['msg']}{_value_text(fault['input'])}"
         if fault["type"] == "extra_forbidden":
             problem = "no such key"
+            if len(fault["loc"]) == 1:
+                remedy = f"keys are {', '.join(model.model_fields)}"
         elif fault["type"] == "value_error":
             problem = str(fault["ctx"]["error"])
         raise WorkloadError(problem, where=where, field=field, remedy=remedy) from None

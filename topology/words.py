@@ -178,3 +178,10 @@ class View(StrEnum):
     RACKS = "racks"
     FABRIC = "fabric"
     NODE = "node"
+
+
+class DocumentKind(StrEnum):
+    """Documents that people write for us."""
+
+    WORKLOAD = "workload"
+    STEP = "step"

@@ -1,32 +1,16 @@
 """Workload: what is to be run, from a YAML file or from options."""
 
-from collections.abc import Callable
 from pathlib import Path
-from reprlib import repr as short_repr
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import BeforeValidator, PositiveFloat, PositiveInt, Strict, ValidationError
+from pydantic import PositiveFloat, PositiveInt, Strict
 
-from fleet import read_bytes
-from fleet.units import UnitError, bytes_from_text, seconds_from_text
-from topology.errors import WorkloadError
+from fleet.units import bytes_from_text, seconds_from_text
+from topology.documents import checked, from_text, yaml_from_file
 from topology.fabric.link_figures import Figures, Words
 from topology.words import Collective
 
-LARGEST_WORKLOAD_BYTES = 1024 * 1024
-
-
-def _from_text(convert: Callable[[str], float]) -> BeforeValidator:
-    """Text with a unit becomes a number before the field is checked."""
-
-    def converted(value: Any) -> Any:
-        try:
-            return convert(value) if isinstance(value, str) else value
-        except UnitError as error:
-            raise ValueError(str(error)) from None
-
-    return BeforeValidator(converted)
+REMEDY: Final = "see samples/workloads"
 
 
 class Workload(Figures):
@@ -36,9 +20,9 @@ class Workload(Figures):
     schema_version: Literal[1]
     name: Words
     collective: Collective
-    size_bytes: Annotated[PositiveInt, Strict(), _from_text(bytes_from_text)]
+    size_bytes: Annotated[PositiveInt, Strict(), from_text(bytes_from_text)]
     gpus: Annotated[PositiveInt, Strict()]
-    target_p99_s: Annotated[PositiveFloat | None, Strict(), _from_text(seconds_from_text)] = None
+    target_p99_s: Annotated[PositiveFloat | None, Strict(), from_text(seconds_from_text)] = None
     note: Words | None = None
 
 
@@ -49,26 +33,8 @@ def load_workload(path: str | Path) -> Workload:
         StoreError: it cannot be read, or is larger than a mebibyte.
         WorkloadError: not YAML, an unknown key, or a wrong value; names file and field.
     """
-    where = str(path)
-    content = read_bytes(path, limit=LARGEST_WORKLOAD_BYTES)
-    try:
-        document = yaml.safe_load(content)
-    except (yaml.YAMLError, *_BAD_SCALARS, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise WorkloadError(
-            f"not YAML ({reason})",
-            where=where,
-            field="" if line is None else f"line {line + 1}",
-            remedy="see samples/workloads",
-        ) from None
-    if not isinstance(document, dict):
-        raise WorkloadError("no workload", where=where, remedy="see samples/workloads")
-    return workload_from_document(document, where=where)
-
-
-_BAD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
-"""What PyYAML lets out of scalars that are not what they look like, such as month 13."""
+    document = yaml_from_file(path, what="workload", remedy=REMEDY)
+    return workload_from_document(document, where=str(path))
 
 
 def workload_from_document(document: dict[Any, Any], *, where: str) -> Workload:
@@ -77,23 +43,4 @@ def workload_from_document(document: dict[Any, Any], *, where: str) -> Workload:
     Raises:
         WorkloadError: an unknown key, or a wrong value; names file and field.
     """
-    try:
-        return Workload.model_validate(document)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"])
-        known = ", ".join(Workload.model_fields)
-        unknown = fault["type"] == "extra_forbidden"
-        problem = f"{fault['msg']}{_value_text(fault['input'])}"
-        if fault["type"] == "value_error":
-            problem = str(fault["ctx"]["error"])
-        raise WorkloadError(
-            "no such key" if unknown else problem,
-            where=where,
-            field=field,
-            remedy=f"keys are {known}" if unknown else "see samples/workloads",
-        ) from None
-
-
-def _value_text(value: object) -> str:
-    return f" (was {short_repr(value)})" if isinstance(value, str | int | float) else ""
+    return checked(Workload, document, where=where, remedy=REMEDY)

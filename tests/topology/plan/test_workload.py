@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from topology.documents import LARGEST_DOCUMENT_BYTES
 from topology.errors import TopologyError, WorkloadError
 from topology.plan.workload import (
-    LARGEST_WORKLOAD_BYTES,
     Workload,
     load_workload,
     workload_from_document,
@@ -185,8 +185,8 @@ def test_keys_that_are_no_words_are_refused(tmp_path: Path) -> None:
 
 
 def test_huge_file_is_refused_unread_by_the_parser(tmp_path: Path) -> None:
-    path = write(tmp_path, "#" * (LARGEST_WORKLOAD_BYTES + 1))
-    with pytest.raises(Exception, match=f"larger than {LARGEST_WORKLOAD_BYTES} bytes") as told:
+    path = write(tmp_path, "#" * (LARGEST_DOCUMENT_BYTES + 1))
+    with pytest.raises(Exception, match=f"larger than {LARGEST_DOCUMENT_BYTES} bytes") as told:
         load_workload(path)
     assert getattr(told.value, "exit_code", None) == 2
 

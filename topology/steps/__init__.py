@@ -1,0 +1,1 @@
+"""Steps of training or decoding: collectives with compute between them, overlapped or not."""

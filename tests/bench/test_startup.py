@@ -1,4 +1,7 @@
-"""How long --help takes, as a ratio to the --help of a bare two-command Typer app. Goal: < 1.5."""
+"""How long --help takes, as a ratio to a bare two-command Typer app's, and a cold simulation.
+
+Goals: --help below 1.5 times; ``topology simulate`` on a sample, all included, below 1.5 s.
+"""
 
 import statistics
 import subprocess
@@ -41,4 +44,46 @@ def test_help_against_a_bare_app(name: str, tmp_path: Path) -> None:
         f"\n{name} --help: {statistics.median(a for a, _ in pairs) * 1e3:.0f} ms, "
         f"bare app {statistics.median(b for _, b in pairs) * 1e3:.0f} ms, "
         f"ratio median {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
+
+
+COLD = """
+import sys, time
+start = time.perf_counter()
+import topology.cli, topology.latency.simulate
+imported = time.perf_counter()
+from fleet import load_fleet
+from topology.fabric.from_fleet import Fabric
+from topology.collective.placement import pack
+fleet = load_fleet(sys.argv[1])
+loaded = time.perf_counter()
+fabric = Fabric(fleet)
+placement = pack(fabric, int(sys.argv[2]))
+placed = time.perf_counter()
+from topology.latency.scenario import Scenario
+from topology.words import Collective
+topology.latency.simulate.simulate(fabric, placement, Scenario(Collective.ALL_REDUCE, 2**20))
+done = time.perf_counter()
+times = [imported - start, loaded - imported, placed - loaded, done - placed]
+print(" ".join(f"{t * 1e3:.0f}" for t in times))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sample", "gpus"),
+    [("dgx-h100-9-ib.json", 72), ("gb200-nvl72-2.json.gz", 72), ("dgx-h100-32.json.gz", 256)],
+)
+def test_a_cold_simulation(sample: str, gpus: int, root: Path) -> None:
+    program = str(Path(sys.executable).parent / "topology")
+    path = str(root / "samples" / "fleets" / sample)
+    words = ["simulate", path, "--collective", "all_reduce", "--size", "1MiB", "--gpus", str(gpus)]
+    took_s = sorted(seconds([program, *words]) for _ in range(5))
+    bare_s = min(seconds([sys.executable, "-c", "import numpy, typer, pydantic"]) for _ in range(3))
+    stages = subprocess.run(
+        [sys.executable, "-c", COLD, path, str(gpus)], check=True, capture_output=True, text=True
+    )
+    print(
+        f"\n{gpus} GPUs of {sample}: {took_s[0]:.2f} s cold, all included (median "
+        f"{took_s[2]:.2f} s), {took_s[0] / bare_s:.1f} times the imports of numpy, typer and "
+        f"pydantic; import, load, place, simulate: {stages.stdout.strip()} ms"
     )

@@ -17,7 +17,7 @@ import numpy as np
 
 from topology.errors import ScheduleError
 from topology.fabric.link_figures import Jitter
-from topology.latency.cost import Costs
+from topology.latency.cost import Costs, RoundCost
 from topology.latency.law import (
     Grid,
     Law,
@@ -27,6 +27,7 @@ from topology.latency.law import (
     point,
 )
 from topology.latency.law_graph import graph_of, waist_of
+from topology.latency.law_grid import PILOT_CELLS, fitting_grid, piloted
 from topology.latency.law_noise import noise_law
 from topology.latency.law_passes import Laws, laws_at_waist
 from topology.latency.monte_carlo import noiseless_s
@@ -35,10 +36,16 @@ from topology.latency.summary import PERCENTILES
 from topology.words import Collective
 
 RESOLUTION: Final = 0.004
-"""The steps of a schedule together may round by this part of its time without noise."""
+"""The steps of a schedule together may round by this part of its time."""
 
 UNSEEN: Final = 1e-6
 """The grid ends where about this chance is left."""
+
+COARSE: Final = 1.2
+"""A bracket is too wide from this times RESOLUTION on; finer cells are finer by that at least."""
+
+CLOSER_CELLS: Final = 2**13
+"""Cells of a grid that is laid for percentiles which the whole one is too coarse for."""
 
 MOST_LOST: Final = 5e-6
 """With more than this beyond its end the grid is made twice as long."""
@@ -88,16 +95,50 @@ def exact_law(costs: Costs, noises: Sequence[MessageNoise]) -> ExactLaw:
     reason = why_not_exact(costs, jitters)
     if reason is not None:
         raise ScheduleError(reason, field=costs.schedule.algorithm, remedy=REMEDY)
-    grid = chosen_grid(costs, jitters)
+    plan = plan_of(costs)
+    grid = chosen_grid(plan, jitters)
     for _ in range(MOST_GROWTH):
-        law = _law(costs, [noise_law(grid, jitter) for jitter in jitters], grid)
+        law = _law(plan, jitters, grid)
         if law.error > MOST_ERROR:
             text = "so many messages wait for each other that products of laws say nothing"
             raise ScheduleError(text, field=costs.schedule.algorithm, remedy=REMEDY)
         if law.beyond <= MOST_LOST:
             break
         grid = grown(grid)
-    return summed_up(law.shifted(costs.launch_s + costs.base_s))
+    start_s = costs.launch_s + costs.base_s
+    return summed_up([law.shifted(start_s) for law in [law, *_closer(plan, jitters, law)]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Formulas of a schedule's laws, to be worked out on any grid: numbers, and how many of each.
+
+    ``latest``: the completion is the latest of them. ``cones``: each is no later than that.
+    ``held``: the latest of these bounds it from above where channels wait for each other.
+    """
+
+    costs: Costs
+    laws: Laws
+    latest: list[tuple[int, int]]
+    cones: list[int]
+    held: list[tuple[int, int]] | None
+
+
+def plan_of(costs: Costs) -> Plan:
+    """The formulas of a schedule that ``why_not_exact`` has no objection to."""
+    copies_replace = costs.schedule.collective is Collective.ALL_REDUCE
+    graph = graph_of(costs, copies_replace=copies_replace, gated=False)
+    laws, cones, held = Laws(), list[int](), None
+    if not graph.steps:
+        return Plan(costs, laws, [(0, 1)], cones, held)
+    waist = waist_of(graph)
+    latest = laws_at_waist(graph, laws, waist)
+    if _has_tree_cones(costs):
+        cones = [cone for cone, _ in laws_at_waist(graph, laws, len(graph.steps), shares=False)]
+    if _channels_meet(costs):
+        gated = graph_of(costs, copies_replace=copies_replace, gated=True)
+        held = laws_at_waist(gated, laws, waist, shares=False)
+    return Plan(costs, laws, latest, cones, held)
 
 
 def why_not_exact(costs: Costs, jitters: Sequence[Jitter]) -> str | None:
@@ -112,15 +153,18 @@ def why_not_exact(costs: Costs, jitters: Sequence[Jitter]) -> str | None:
     if schedule.steps > MOST_STEPS or locksteps > MOST_LOCKSTEPS:
         most = MOST_LOCKSTEPS if locksteps else MOST_STEPS
         return f"{schedule.steps} steps, of which a bracket is too wide or too slow beyond {most}"
-    for cost in costs.rounds:
-        for number, jitter in enumerate(jitters):
-            own = cost.message_s[cost.jitter == number] - cost.bandwidth_s[cost.jitter == number]
-            if own.size and own.min() < jitter.body_median_s * bool(jitter.body_sigma) * (1 - 1e-9):
-                name = costs.classes[number]
-                return (
-                    f"a message over {name} could arrive before it has left: its jitter exceeds it"
-                )
+    for number, jitter in enumerate(jitters):
+        earliest_s = jitter.body_median_s * bool(jitter.body_sigma) * (1 - 1e-9)
+        if earliest_s and any(_own_s(cost, number) < earliest_s for cost in costs.rounds):
+            name = costs.classes[number]
+            return f"a message over {name} could arrive before it has left: its jitter exceeds it"
     return None
+
+
+def _own_s(cost: RoundCost, jitter: int) -> float:
+    """The least time of a round's messages of a route class, without their bytes. [s]"""
+    own_s = cost.wire_s + cost.software_s
+    return float(own_s.min(where=cost.jitter == jitter, initial=math.inf))
 
 
 def _most_uses(costs: Costs) -> int:
@@ -133,16 +177,67 @@ def _most_uses(costs: Costs) -> int:
     return int(np.unique(np.concatenate(links), return_counts=True)[1].max())
 
 
-def chosen_grid(costs: Costs, jitters: Sequence[Jitter]) -> Grid:
-    """Cells fine enough for the schedule's steps together, and so many that little lies beyond."""
-    own_s = sum(float(c.message_s.min()) for c in costs.rounds if len(c.message_s))
+def chosen_grid(plan: Plan, jitters: Sequence[Jitter]) -> Grid:
+    """Cells fine enough for the schedule's steps together, and so many that little lies beyond.
+
+    A pilot on few cells tells where the law ends, and how long cells may be where noise makes the
+    time longer than it is without.
+    """
+    costs = plan.costs
     steps, messages = max(costs.schedule.steps, 1), max(costs.schedule.messages, 1)
     end_s = max((noise_end_s(jitter, steps, messages) for jitter in jitters), default=0.0)
-    step_s = max(RESOLUTION * own_s / steps, 1e-12)
-    cells = max(64, math.ceil(end_s / step_s))
-    if cells > MOST_CELLS:
-        return Grid(end_s / MOST_CELLS, MOST_CELLS)
-    return Grid(step_s, cells)
+    step_s = finest_s(costs)
+    if end_s <= PILOT_CELLS * step_s:
+        return Grid(step_s, max(64, math.ceil(end_s / step_s)))
+    pilot = piloted(lambda grid: _law(plan, jitters, grid), end_s=2 * end_s, last=1 - 2 * UNSEEN)
+    return fitting_grid(
+        pilot,
+        resolution=RESOLUTION,
+        last=1 - 2 * UNSEEN,
+        finest_s=step_s,
+        most_cells=MOST_CELLS,
+    )
+
+
+def finest_s(costs: Costs) -> float:
+    """Cells that all steps together round the time without noise by RESOLUTION with. [s]"""
+    own_s = sum(float(c.message_s.min()) for c in costs.rounds if len(c.message_s))
+    return max(RESOLUTION * own_s / max(costs.schedule.steps, 1), 1e-12)
+
+
+def _closer(plan: Plan, jitters: Sequence[Jitter], law: Law) -> list[Law]:
+    """The same law on shorter and finer grids, where one that reaches rare detours is too coarse.
+
+    Each certifies the percentiles that it reaches: what is beyond counts as its end, or as never.
+    """
+    closer: list[Law] = []
+    for q in PERCENTILES.values():
+        for _ in range(MOST_GROWTH):
+            grid = _closer_grid(plan.costs, [law, *closer], q)
+            if grid is None:
+                break
+            closer.append(_law(plan, jitters, grid))
+    return closer
+
+
+def _closer_grid(costs: Costs, laws: Sequence[Law], q: float) -> Grid | None:
+    """A grid that narrows a percentile's bracket and reaches those after it that it can."""
+    (low, high), finest = _bracket(laws, q), min(law.grid.step_s for law in laws)
+    if high == math.inf or high - low <= COARSE * RESOLUTION * low:
+        return None
+    step_s = max(finest_s(costs), RESOLUTION * low * finest / (high - low))
+    step_s = max(step_s, (high - laws[0].origin_s) / (CLOSER_CELLS - 1))
+    if step_s > finest / COARSE:
+        return None
+    ends = [_bracket(laws, other)[1] - laws[0].origin_s for other in PERCENTILES.values()]
+    end_s = max(end for end in ends if end <= step_s * CLOSER_CELLS)
+    return Grid(step_s, max(64, math.ceil(end_s / step_s) + 1))
+
+
+def _bracket(laws: Sequence[Law], q: float) -> tuple[float, float]:
+    """What all laws of one time certify together."""
+    brackets = [law.quantile(q) for law in laws]
+    return max(low for low, _ in brackets), min(high for _, high in brackets)
 
 
 def noise_end_s(jitter: Jitter, steps: int, messages: int) -> float:
@@ -167,24 +262,21 @@ def grown(grid: Grid) -> Grid:
     return Grid(2 * grid.step_s, grid.cells)
 
 
-def _law(costs: Costs, hops: Sequence[Law], grid: Grid) -> Law:
+def _law(plan: Plan, jitters: Sequence[Jitter], grid: Grid) -> Law:
     """Without launch and base."""
-    schedule = costs.schedule
-    copies_replace = schedule.collective is Collective.ALL_REDUCE
-    graph = graph_of(costs, copies_replace=copies_replace, gated=False)
-    if not graph.steps:
-        return point(grid, 0.0)
-    laws = Laws(grid, hops)
-    waist = waist_of(graph)
-    law = _latest(laws_at_waist(graph, laws, waist))
-    if _has_tree_cones(costs):
-        cones = laws_at_waist(graph, laws, len(graph.steps), shares=False)
-        law = no_earlier_than_each(law, [cone for cone, _ in cones])
-    if not _channels_meet(costs):
+    hops = [noise_law(grid, jitter) for jitter in jitters]
+    laws = plan.laws.worked_out(grid, hops)
+    law = _latest(laws, plan.latest)
+    if plan.cones:
+        law = no_earlier_than_each(law, [laws[cone] for cone in plan.cones])
+    if plan.held is None:
         return law
-    gated = graph_of(costs, copies_replace=copies_replace, gated=True)
-    high = _latest(laws_at_waist(gated, Laws(grid, hops), waist, shares=False))
-    return bracketed(greatest([(law, 1), (point(grid, floor_s(costs, hops)), 1)]), high)
+    floor = point(grid, floor_s(plan.costs, hops))
+    return bracketed(greatest([(law, 1), (floor, 1)]), _latest(laws, plan.held))
+
+
+def _latest(laws: Sequence[Law], numbers: Sequence[tuple[int, int]]) -> Law:
+    return greatest([(laws[number], count) for number, count in numbers])
 
 
 def floor_s(costs: Costs, hops: Sequence[Law]) -> float:
@@ -192,10 +284,6 @@ def floor_s(costs: Costs, hops: Sequence[Law]) -> float:
     least_s = np.array([min(hop.origin_s, 0.0) for hop in hops])
     rounds = tuple(replace(c, wire_s=c.wire_s + least_s[c.jitter]) for c in costs.rounds)
     return noiseless_s(replace(costs, rounds=rounds, launch_s=0.0, base_s=0.0)) * (1 - 1e-12)
-
-
-def _latest(terms: Sequence[tuple[Law, int]]) -> Law:
-    return greatest(terms)
 
 
 def _has_tree_cones(costs: Costs) -> bool:
@@ -224,12 +312,26 @@ _NONE: Final = -1
 _SEVERAL: Final = -2
 
 
-def summed_up(law: Law) -> ExactLaw:
-    """Percentiles of a law."""
+def summed_up(laws: Sequence[Law]) -> ExactLaw:
+    """Percentiles of laws of one time, the first of which reaches farthest."""
     bracket: dict[str, tuple[float, float | None]] = {}
     central: dict[str, float | None] = {}
     for name, q in PERCENTILES.items():
-        low, high = law.quantile(q)
+        low, high = _bracket(laws, q)
         bracket[name] = (low, None if high == math.inf else high)
         central[name] = None if high == math.inf else (low + high) / 2
-    return ExactLaw(law, bracket, central, sum(law.mean_s) / 2, law.beyond + law.error)
+    law = laws[0]
+    return ExactLaw(law, bracket, central, _mean_s(laws), law.beyond + law.error)
+
+
+def _mean_s(laws: Sequence[Law]) -> float:
+    """Origin plus the sum of P(later), from the finest law up to its end, then the next. [s]"""
+    mean_s = laws[0].origin_s
+    reached_s = 0.0
+    for law in sorted(laws, key=lambda law: law.grid.step_s):
+        step_s = law.grid.step_s
+        later = law.tails.mean(axis=0) - law.beyond / 2 * (law is laws[0])
+        edges_s = np.maximum(step_s * np.arange(len(later)), reached_s)
+        mean_s += float(np.diff(edges_s) @ later[:-1])
+        reached_s = float(edges_s[-1])
+    return mean_s

@@ -190,13 +190,21 @@ def greatest(terms: Iterable[tuple[Law, float]]) -> Law:
         raise ValueError("terms: none; expected at least one law")
     origin_s = max(law.origin_s for law, _ in terms)
     size = max(_cells_from(law, origin_s) for law, _ in terms)
-    log_cdf = np.zeros((2, size))
-    with np.errstate(divide="ignore"):
-        for law, n in terms:
-            log_cdf += n * np.log1p(-_tails_from(law, origin_s, size))
-    tails = -np.expm1(log_cdf)
+    tails = np.zeros((2, size))
+    for law, n in terms:
+        tails += (1 - tails) * _tails_of_greatest(_tails_from(law, origin_s, size), n)
     error = sum(law.error * n for law, n in terms)
     return _from_tails(terms[0][0].grid, origin_s, tails, error)
+
+
+def _tails_of_greatest(tails: FloatArray, n: float) -> FloatArray:
+    """1 - F^n from 1 - F, exact where that is small; a pair without a logarithm."""
+    if n == 1:
+        return tails
+    if n == 2:
+        return tails * (2 - tails)
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.expm1(n * np.log1p(-tails)))
 
 
 def no_earlier_than_each(law: Law, terms: Iterable[Law]) -> Law:
@@ -296,10 +304,14 @@ def _mass_from(law: Law, origin_s: float) -> FloatArray:
 
 
 def _from_tails(grid: Grid, origin_s: float, tails: FloatArray, error: float) -> Law:
-    whole = np.concatenate([np.ones((2, 1)), tails], axis=1)
-    mass = np.maximum(whole[:, :-1] - whole[:, 1:], 0.0)
-    mass[0, -1] += whole[0, -1]
-    return _limited(grid, origin_s, mass, float(whole[1, -1]), error)
+    """The law of which these are the tails, on at most the grid's cells; they are kept with it."""
+    tails = tails[:, : grid.cells]
+    tails[0, -1] = 0.0
+    mass = np.empty_like(tails)
+    mass[:, 0] = 1 - tails[:, 0]
+    np.subtract(tails[:, :-1], tails[:, 1:], out=mass[:, 1:])
+    np.maximum(mass, 0.0, out=mass)
+    return Law(grid, origin_s, mass, float(tails[1, -1]), error, _tails=[tails])
 
 
 def _limited(grid: Grid, origin_s: float, mass: FloatArray, beyond: float, error: float) -> Law:
@@ -332,8 +344,8 @@ def _convolved(a: Law, b: Law) -> tuple[FloatArray, float, float]:
 
 def _fft_noise(a: Law, b: Law, length: int) -> float:
     """Bound of the sum of all cells' errors: Cauchy-Schwarz over the 2-norm bound of an FFT."""
-    norms = np.linalg.norm(a.mass, axis=1) * np.linalg.norm(b.mass, axis=1)
-    return 4 * UNIT * math.log2(length) * math.sqrt(length) * float(norms.max())
+    squares = np.einsum("ij,ij->i", a.mass, a.mass) * np.einsum("ij,ij->i", b.mass, b.mass)
+    return 4 * UNIT * math.log2(length) * math.sqrt(length * float(squares.max()))
 
 
 def _spectrum(law: Law, length: int, *, apart: bool) -> ComplexArray:
@@ -364,8 +376,10 @@ def _hides_rare(law: Law) -> bool:
 
 def _body_cells(law: Law) -> int:
     """Cells before the tail of either row falls below RARE."""
-    light: NDArray[np.bool_] = (law.tails - np.array([[0.0], [law.beyond]]) <= RARE).all(axis=0)
-    return int(np.argmax(light)) + 1
+    limits = (RARE, RARE + law.beyond)
+    rising = law.tails[:, ::-1]
+    light = [int(np.searchsorted(row, x, "right")) for row, x in zip(rising, limits, strict=True)]
+    return max(1, int(law.mass.shape[1]) - min(light) + 1)
 
 
 def _fast_length(size: int) -> int:

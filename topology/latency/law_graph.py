@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from topology.collective.schedule import BoolArray, IntArray
+from topology.collective.schedule import BoolArray, IntArray, Round
 from topology.latency.cost import Costs, RoundCost
 from topology.latency.law import FloatArray
 
@@ -62,10 +62,9 @@ def graph_of(costs: Costs, *, copies_replace: bool, gated: bool) -> Graph:
     lanes = schedule.vertices * channels
     rows = lanes + schedule.vertices * gated
     plain = [
-        (cost, r.source * channels + lane, r.destination * channels + lane)
-        for cost, r in ((cost, cost.round) for cost in costs.rounds)
-        for i in range(r.repeats)
-        for lane in [r.channel + i * r.channel_shift]
+        (cost, *_rows(cost.round, i, channels))
+        for cost in costs.rounds
+        for i in range(cost.round.repeats)
     ]
     resends = np.zeros((len(plain) + 1, rows), dtype=np.bool_)
     for i in range(len(plain) - 1, -1, -1):
@@ -75,7 +74,7 @@ def graph_of(costs: Costs, *, copies_replace: bool, gated: bool) -> Graph:
     ends = np.arange(rows) < schedule.ranks * channels
     steps = []
     for i, (cost, source, destination) in enumerate(plain):
-        kind, kinds = _kinds(cost)
+        kind, kinds = kinds_of(cost)
         busy = touched.copy()
         if not gated:
             busy[source] |= resends[i + 1, source]
@@ -96,20 +95,33 @@ def graph_of(costs: Costs, *, copies_replace: bool, gated: bool) -> Graph:
     return Graph(rows, ends, tuple(steps))
 
 
-def _kinds(cost: RoundCost) -> tuple[IntArray, tuple[Kind, ...]]:
+def _rows(round_: Round, repetition: int, channels: int) -> tuple[IntArray, IntArray]:
+    """Rows that a round's messages go from and to in a repetition."""
+    if channels == 1:
+        return round_.source, round_.destination
+    lane = round_.channel + repetition * round_.channel_shift
+    return round_.source * channels + lane, round_.destination * channels + lane
+
+
+def kinds_of(cost: RoundCost) -> tuple[IntArray, tuple[Kind, ...]]:
     """Which messages cost the same, and what."""
+    columns = (cost.jitter, cost.message_s, cost.bandwidth_s)
     place = np.zeros(len(cost.jitter), dtype=np.int64)
-    for column in (cost.jitter, _rounded(cost.message_s), _rounded(cost.bandwidth_s)):
-        if len(column) and column.min() != column.max():
-            values, codes = np.unique(column, return_inverse=True)
-            place = place * len(values) + codes
-    _, first, place = np.unique(place, return_index=True, return_inverse=True)
-    times = zip(cost.jitter[first], cost.message_s[first], cost.bandwidth_s[first], strict=True)
+    varying = [c for c in columns if len(c) and c.min() != c.max()]
+    for column in varying:
+        values, codes = np.unique(_rounded(column), return_inverse=True)
+        place = place * len(values) + codes
+    first = np.zeros(min(1, len(place)), dtype=np.int64)
+    if varying:
+        _, first, place = np.unique(place, return_index=True, return_inverse=True)
+    times = zip(*(column[first] for column in columns), strict=True)
     return place, tuple(Kind(int(j), float(m), float(b)) for j, m, b in times)
 
 
-def _rounded(times_s: FloatArray) -> IntArray:
-    return np.ascontiguousarray(times_s).view(np.int64) >> KEPT_BITS
+def _rounded(values: FloatArray | IntArray) -> IntArray:
+    if values.dtype == np.int64:
+        return np.asarray(values, dtype=np.int64)
+    return np.ascontiguousarray(values).view(np.int64) >> KEPT_BITS
 
 
 def waist_of(graph: Graph) -> int:
@@ -132,4 +144,4 @@ def _count(rows: IntArray) -> int:
         return 0
     seen = np.zeros(int(rows.max()) + 1, dtype=np.bool_)
     seen[rows] = True
-    return int(seen.sum())
+    return int(np.count_nonzero(seen))

@@ -1,17 +1,18 @@
 """Law passes: carry laws through a schedule's steps, from its start and back from its ends.
 
-Each row holds the number of a law, and what is made alike is made once. A value that has several
-users is whole for one of them and ``shared`` for the others. A row that sends is busy for its
-bandwidth: what it holds for later sends is that much later.
+Each row holds the number of a formula, and what is made alike is made once: the formulas are worked
+out on any grid. A value that has several users is whole for one of them and ``shared`` for the
+others. A row that sends is busy for its bandwidth: what it holds for later sends is that much
+later.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from topology.collective.schedule import BoolArray, IntArray
-from topology.latency.law import Grid, Law, greatest, point
+from topology.latency.law import FloatArray, Grid, Law, greatest, point
 from topology.latency.law_graph import Graph, Kind, Step
 
 NO_LAW: Final = -1
@@ -21,46 +22,67 @@ DENSE: Final = 2**22
 """Codes below this are looked up in a table, above it they are sorted."""
 
 
-class Laws:
-    """Laws by number, each made once: 0 is the certain 0."""
+Op: TypeAlias = tuple[object, ...]
+"""How a law is made of others, which stand before it: a letter, and what goes into it."""
 
-    def __init__(self, grid: Grid, hops: Sequence[Law]) -> None:
-        self.laws = [point(grid, 0.0)]
-        self._hops = hops
-        self._made: dict[tuple[object, ...], int] = {}
+
+class Laws:
+    """Laws by number, as formulas: each is made once, and worked out on any grid. 0: certain 0."""
+
+    def __init__(self) -> None:
+        self.formulas: list[Op] = [("0",)]
+        self._made: dict[Op, int] = {}
 
     def sent(self, number: int, kind: Kind) -> int:
         """What arrives of what was sent at a time."""
-        hop = self._hops[kind.jitter]
-        noisy = self._number(("+", number, kind.jitter), lambda: self.laws[number].plus(hop))
-        return self.later(noisy, kind.message_s)
+        return self.later(self._number("+", number, kind.jitter), kind.message_s)
 
     def later(self, number: int, by_s: float) -> int:
         """A time shifted by a constant."""
-        return self._number((">", number, by_s), lambda: self.laws[number].shifted(by_s))
+        return self._number(">", number, by_s)
 
     def shared(self, number: int) -> int:
         """A value for its second user."""
-        return self._number(("/", number), lambda: self.laws[number].shared())
+        return self._number("/", number)
 
     def greatest(self, counts: tuple[tuple[int, int], ...]) -> int:
         """The latest of independent times: (number, how many) of each."""
         if len(counts) == 1 and counts[0][1] == 1:
             return counts[0][0]
-        terms = [(self.laws[number], count) for number, count in counts]
-        return self._number(("^", counts), lambda: greatest(terms))
+        return self._number("^", counts)
 
     def sum_of(self, a: int, b: int) -> int:
         """The sum of two independent times."""
-        return self._number(("&", a, b), lambda: self.laws[a].plus(self.laws[b]))
+        return self._number("&", a, b)
 
-    def _number(self, key: tuple[object, ...], make: Callable[[], Law]) -> int:
-        found = self._made.get(key)
+    def worked_out(self, grid: Grid, hops: Sequence[Law]) -> list[Law]:
+        """Every law on a grid; ``hops``: the law of a message's noise for each class."""
+        laws: list[Law] = []
+        for formula in self.formulas:
+            laws.append(_worked_out(formula, laws, grid, hops))
+        return laws
+
+    def _number(self, *formula: object) -> int:
+        found = self._made.get(formula)
         if found is None:
-            law = make()
-            found = self._made[key] = len(self.laws)
-            self.laws.append(law)
+            found = self._made[formula] = len(self.formulas)
+            self.formulas.append(formula)
         return found
+
+
+def _worked_out(formula: Op, laws: Sequence[Law], grid: Grid, hops: Sequence[Law]) -> Law:
+    match formula:
+        case ("+", int(number), int(jitter)):
+            return laws[number].plus(hops[jitter])
+        case (">", int(number), float(by_s)):
+            return laws[number].shifted(by_s)
+        case ("/", int(number)):
+            return laws[number].shared()
+        case ("&", int(a), int(b)):
+            return laws[a].plus(laws[b])
+        case ("^", tuple(counts)):
+            return greatest([(laws[number], count) for number, count in counts])
+    return point(grid, 0.0)
 
 
 def mapped(codes: IntArray, make: Callable[[int], int]) -> IntArray:
@@ -79,8 +101,8 @@ def mapped(codes: IntArray, make: Callable[[int], int]) -> IntArray:
 
 def laws_at_waist(
     graph: Graph, laws: Laws, waist: int, *, shares: bool = True
-) -> list[tuple[Law, int]]:
-    """Laws of the whole time over each live row of a boundary, each with how many rows have it.
+) -> list[tuple[int, int]]:
+    """Numbers of the laws of the whole time over the live rows of a boundary, and how many have it.
 
     ``shares``: a value for its second user is its floor; without, each row's law is that of the
     row alone, and rows are not independent.
@@ -88,10 +110,10 @@ def laws_at_waist(
     onward = _backward(graph, laws, waist, shares=shares)
     so_far = _forward(graph, laws, waist, onward != NO_LAW, shares=shares)
     live = onward != NO_LAW
-    width = len(laws.laws)
+    width = len(laws.formulas)
     codes, counts = np.unique(so_far[live] * width + onward[live], return_counts=True)
     numbers = [laws.sum_of(*divmod(code, width)) for code in codes.tolist()]
-    return [(laws.laws[n], count) for n, count in zip(numbers, counts.tolist(), strict=True)]
+    return list(zip(numbers, counts.tolist(), strict=True))
 
 
 def _forward(graph: Graph, laws: Laws, waist: int, live: BoolArray, *, shares: bool) -> IntArray:
@@ -108,58 +130,70 @@ def _forward(graph: Graph, laws: Laws, waist: int, live: BoolArray, *, shares: b
         lives.append(before)
     numbers = np.zeros(graph.rows, dtype=np.int64)
     for i, step in enumerate(graph.steps[:waist]):
-        numbers = _step_forward(step, laws, numbers, lives[waist - 1 - i], shares=shares)
+        _step_forward(step, laws, numbers, lives[waist - 1 - i], shares=shares)
     return np.where(live, numbers, 0)
 
 
 def _step_forward(
     step: Step, laws: Laws, numbers: IntArray, live: BoolArray, *, shares: bool
-) -> IntArray:
+) -> None:
+    """Carry the numbers of all rows on, in place; those of rows that are not live mean nothing."""
     carried = live.copy()
     carried[step.destination[step.replaces]] = False
     if step.gate is not None:
-        return _through_gates(step, laws, numbers, carried)
-    start = numbers[step.source]
-    if step.lockstep:
-        width = len(laws.laws)
-        both = np.sort(np.stack([start, numbers[step.destination]]), axis=0)
-        start = mapped(both[0] * width + both[1], lambda c: _pair(laws, divmod(c, width)))
+        _through_gates(step, laws, numbers, carried)
+        return
+    start = _started(step, laws, numbers, shares=shares)
     if shares:
-        first = _is_first(step.source, len(numbers))
-        if step.lockstep:
-            # A row is asked for as sender and as receiver: only its first receipt has it whole.
-            start = numbers[step.destination]
-            whole = _is_first(step.destination, len(numbers))
-            start = np.where(whole, start, mapped(start, laws.shared))
-            asked = mapped(numbers[step.source], laws.shared)
-            width = len(laws.laws)
-            start = mapped(start * width + asked, lambda c: _pair(laws, divmod(c, width)))
-        else:
-            start = np.where(first, start, mapped(start, laws.shared))
-        again = np.zeros(len(numbers), dtype=np.bool_)
-        again[step.source] = True
-        numbers = np.where(again & carried, mapped(np.maximum(numbers, 0), laws.shared), numbers)
+        _share_again(laws, numbers, step.source[carried[step.source]])
     arrived = _sent(step, laws, start)
-    rest = np.where(carried, _busy(step, laws, np.maximum(numbers, 0)), NO_LAW)
-    return _combined(laws, rest, step.destination, arrived)
+    _keep_busy(step, laws, numbers, carried)
+    _combine(laws, numbers, carried, step.destination, arrived)
 
 
-def _through_gates(step: Step, laws: Laws, numbers: IntArray, carried: BoolArray) -> IntArray:
+def _started(step: Step, laws: Laws, numbers: IntArray, *, shares: bool) -> IntArray:
+    """Numbers of when each message starts."""
+    start = numbers[step.source]
+    if not step.lockstep:
+        if not shares:
+            return start
+        first = _is_first(step.source, len(numbers))
+        return start if first.all() else np.where(first, start, mapped(start, laws.shared))
+    own = numbers[step.destination]
+    if shares:
+        # A row is asked for as sender and as receiver: only its first receipt has it whole.
+        whole = _is_first(step.destination, len(numbers))
+        own = np.where(whole, own, mapped(own, laws.shared))
+        start = mapped(start, laws.shared)
+    return _pairs(laws, own, start)
+
+
+def _pairs(laws: Laws, a: IntArray, b: IntArray) -> IntArray:
+    """Numbers of the later of each two."""
+    width = len(laws.formulas)
+    codes = np.minimum(a, b) * width + np.maximum(a, b)
+    return mapped(codes, lambda code: _pair(laws, divmod(code, width)))
+
+
+def _share_again(laws: Laws, numbers: IntArray, rows: IntArray) -> None:
+    """What rows hold goes to a further user."""
+    if len(rows):
+        numbers[rows] = mapped(numbers[rows], laws.shared)
+
+
+def _through_gates(step: Step, laws: Laws, numbers: IntArray, carried: BoolArray) -> None:
     """A step forward in which a message also waits until its sender's last sends have left."""
     assert step.gate is not None
-    width = len(laws.laws)
-    codes = numbers[step.source] * width + numbers[step.gate]
-    start = mapped(codes, lambda code: _pair(laws, divmod(code, width)))
+    start = _pairs(laws, numbers[step.source], numbers[step.gate])
     carried[step.gate] = False
     rows = np.concatenate([step.destination, step.gate])
     arriving = np.concatenate([_sent(step, laws, start), _left(step, laws, start)])
-    return _combined(laws, np.where(carried, numbers, NO_LAW), rows, arriving)
+    _combine(laws, numbers, carried, rows, arriving)
 
 
-def _back_through_gates(step: Step, laws: Laws, numbers: IntArray, kept: BoolArray) -> IntArray:
+def _back_through_gates(step: Step, laws: Laws, numbers: IntArray, replaced: IntArray) -> None:
     """A step back: when a message starts matters to its receiver and to the sender's next sends."""
     assert step.gate is not None
-    kept[step.gate] = False
     rows, leaving = [], []
     for end, moved in ((numbers[step.destination], _sent), (numbers[step.gate], _left)):
         asked = end != NO_LAW
@@ -168,8 +202,9 @@ def _back_through_gates(step: Step, laws: Laws, numbers: IntArray, kept: BoolArr
         onward = moved(some, laws, end[asked])
         rows += [some.source, some.gate]
         leaving += [onward, onward]
-    rest = np.where(kept, numbers, NO_LAW)
-    return _combined(laws, rest, np.concatenate(rows), np.concatenate(leaving))
+    numbers[replaced] = NO_LAW
+    numbers[step.gate] = NO_LAW
+    _combine(laws, numbers, numbers != NO_LAW, np.concatenate(rows), np.concatenate(leaving))
 
 
 def _left(step: Step, laws: Laws, numbers: IntArray) -> IntArray:
@@ -185,29 +220,29 @@ def _backward(graph: Graph, laws: Laws, waist: int, *, shares: bool) -> IntArray
     """Numbers of the laws of the rest of the time from each row; NO_LAW where nothing follows."""
     numbers = np.where(graph.ends, 0, NO_LAW)
     for step in reversed(graph.steps[waist:]):
-        numbers = _step_backward(step, laws, numbers, shares=shares)
+        _step_backward(step, laws, numbers, shares=shares)
     return numbers
 
 
-def _step_backward(step: Step, laws: Laws, numbers: IntArray, *, shares: bool) -> IntArray:
-    kept = numbers != NO_LAW
-    kept[step.destination[step.replaces]] = False
+def _step_backward(step: Step, laws: Laws, numbers: IntArray, *, shares: bool) -> None:
+    """Carry the numbers of all rows back over a step, in place."""
+    replaced = step.destination[step.replaces]
     if step.gate is not None:
-        return _back_through_gates(step, laws, numbers, kept)
+        _back_through_gates(step, laws, numbers, replaced)
+        return
     goal = numbers[step.destination]
     asked = goal != NO_LAW
-    step = _selected(step, asked)
-    goal = goal[asked]
-    rest = numbers
+    step, goal = _selected(step, asked), goal[asked]
+    numbers[replaced] = NO_LAW
     if shares:
         first = _is_first(step.destination, len(numbers))
-        goal = np.where(first, goal, mapped(goal, laws.shared))
-        again = np.zeros(len(numbers), dtype=np.bool_)
-        again[step.destination] = True
-        rest = np.where(again & kept, mapped(np.maximum(numbers, 0), laws.shared), numbers)
+        if not first.all():
+            goal = np.where(first, goal, mapped(goal, laws.shared))
+        _share_again(laws, numbers, step.destination[numbers[step.destination] != NO_LAW])
     leaving = _sent(step, laws, goal)
-    rest = np.where(kept, _busy(step, laws, np.maximum(rest, 0)), NO_LAW)
-    return _combined(laws, rest, step.source, leaving)
+    kept = numbers != NO_LAW
+    _keep_busy(step, laws, numbers, kept)
+    _combine(laws, numbers, kept, step.source, leaving)
 
 
 def _selected(step: Step, chosen: BoolArray) -> Step:
@@ -232,9 +267,18 @@ def _pair(laws: Laws, pair: tuple[int, int]) -> int:
 
 def _is_first(rows: IntArray, count: int) -> BoolArray:
     """Whether a message is the first of its row in the step."""
-    places = np.full(count, -1, dtype=np.int64)
+    if np.count_nonzero(_is_among(rows, count)) == len(rows):
+        return np.ones(len(rows), dtype=np.bool_)
+    places = np.empty(count, dtype=np.int64)
     places[rows[::-1]] = np.arange(len(rows))[::-1]
     return np.asarray(places[rows] == np.arange(len(rows)))
+
+
+def _is_among(rows: IntArray, count: int) -> BoolArray:
+    """Of all rows, whether a message is of it."""
+    among = np.zeros(count, dtype=np.bool_)
+    among[rows] = True
+    return among
 
 
 def _sent(step: Step, laws: Laws, numbers: IntArray) -> IntArray:
@@ -246,45 +290,57 @@ def _sent(step: Step, laws: Laws, numbers: IntArray) -> IntArray:
     )
 
 
-def _busy(step: Step, laws: Laws, numbers: IntArray) -> IntArray:
-    """Numbers of what rows hold after the step, before arrivals: later where they send again."""
-    busy_s = np.zeros(len(numbers))
-    bandwidth_s = np.array([kind.bandwidth_s for kind in step.kinds])
-    if not bandwidth_s.any() or step.lockstep:
-        return numbers
-    np.maximum.at(busy_s, step.source, bandwidth_s[step.kind])
-    busy_s[~step.resends] = 0.0
-    where = np.flatnonzero(busy_s)
-    distinct, place = np.unique(busy_s[where], return_inverse=True)
-    result = numbers.copy()
-    result[where] = mapped(
-        numbers[where] * len(distinct) + place,
+def _keep_busy(step: Step, laws: Laws, numbers: IntArray, kept: BoolArray) -> None:
+    """What senders hold after the step, before arrivals: later where they send again."""
+    if step.lockstep or not any(kind.bandwidth_s for kind in step.kinds):
+        return
+    again = step.resends[step.source] & kept[step.source]
+    rows, busy_s = _longest(step, again)
+    distinct, place = np.unique(busy_s, return_inverse=True)
+    numbers[rows] = mapped(
+        numbers[rows] * len(distinct) + place,
         lambda code: laws.later(code // len(distinct), float(distinct[code % len(distinct)])),
     )
-    return result
 
 
-def _combined(laws: Laws, rest: IntArray, rows: IntArray, numbers: IntArray) -> IntArray:
-    """Each row's latest of what it holds and of what comes to it (several times, perhaps)."""
-    result = rest.copy()
-    has = rest[rows] != NO_LAW
-    first = _is_first(rows, len(rest))
-    all_rows = np.concatenate([rows, rows[has & first]])
-    all_numbers = np.concatenate([numbers, rest[rows[has & first]]])
-    if not len(all_rows):
-        return result
+def _longest(step: Step, chosen: BoolArray) -> tuple[IntArray, FloatArray]:
+    """Rows that chosen messages leave from, and for how long each is busy with them. [s]"""
+    bandwidth_s = np.array([kind.bandwidth_s for kind in step.kinds])[step.kind[chosen]]
+    rows, place = np.unique(step.source[chosen], return_inverse=True)
+    busy_s = np.zeros(len(rows))
+    np.maximum.at(busy_s, place, bandwidth_s)
+    return rows[busy_s > 0], busy_s[busy_s > 0]
+
+
+def _combine(
+    laws: Laws, numbers: IntArray, kept: BoolArray, rows: IntArray, arriving: IntArray
+) -> None:
+    """Put into rows the latest of what they keep and of what comes to them, in place."""
+    if not len(rows):
+        return
+    if _is_first(rows, len(numbers)).all():
+        own = kept[rows]
+        if own.any():
+            arriving = arriving.copy()
+            arriving[own] = _pairs(laws, arriving[own], numbers[rows[own]])
+        numbers[rows] = arriving
+        return
+    owners = np.flatnonzero(_is_among(rows, len(numbers)) & kept)
+    all_rows = np.concatenate([rows, owners])
+    all_numbers = np.concatenate([arriving, numbers[owners]])
     order = np.argsort(all_rows, kind="stable")
     sorted_rows, sorted_numbers = all_rows[order], all_numbers[order]
     starts = np.flatnonzero(np.diff(sorted_rows, prepend=-1))
-    marks = np.add.reduceat(_marks(len(laws.laws))[sorted_numbers], starts)
+    marks = np.add.reduceat(_marks(len(laws.formulas))[sorted_numbers], starts)
     _, example, place = np.unique(marks, return_index=True, return_inverse=True)
     ends = np.append(starts[1:], len(sorted_rows))
     made = []
     for i in example.tolist():
-        members, counts = np.unique(sorted_numbers[starts[i] : ends[i]], return_counts=True)
-        made.append(laws.greatest(tuple(zip(members.tolist(), counts.tolist(), strict=True))))
-    result[sorted_rows[starts]] = np.array(made, dtype=np.int64)[place]
-    return result
+        counts = np.bincount(sorted_numbers[starts[i] : ends[i]])
+        members = np.flatnonzero(counts)
+        pairs = zip(members.tolist(), counts[members].tolist(), strict=True)
+        made.append(laws.greatest(tuple(pairs)))
+    numbers[sorted_rows[starts]] = np.array(made, dtype=np.int64)[place]
 
 
 def _marks(count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

@@ -76,7 +76,7 @@ def own_paths_s(hops: HopColumns, *, ranks: int, steps: int, q: float) -> float:
     alike = (hops.law_of == hops.law_of[column]) & (hops.message_s == hops.message_s[column])
     paths = ranks * float(alike.mean())
     needed = -math.expm1(math.log(q) / paths)
-    value_s, mass = _atoms(hops.laws[hops.law_of[column]], row=0)
+    value_s, mass = atoms_of(hops.laws[hops.law_of[column]], row=0)
     mean_s = float(mass @ value_s)
     spread_s = math.sqrt(max(float(mass @ (value_s - mean_s) ** 2), 0.0))
     start_s = steps * float(hops.message_s[column])
@@ -98,8 +98,8 @@ def greedy_path_s(hops: HopColumns, *, steps: int, q: float) -> float:
     Its K - 1 steps are independent, each the greater of two hops: a sum, and Chernoff's bound.
     """
     law = hops.laws[hops.law_of[0]]
-    value_s, mass = _atoms(law.greatest_of(2), row=0)
-    first_s, first = _atoms(law, row=0)
+    value_s, mass = atoms_of(law.greatest_of(2), row=0)
+    first_s, first = atoms_of(law, row=0)
     least_s = float(first_s[np.argmax(first > 0)])
     rest_s = _lower_tail_s(value_s, mass, steps - 1, math.log(q))
     return steps * float(hops.message_s[0]) + least_s + rest_s
@@ -116,11 +116,11 @@ def all_paths_s(hops: HopColumns, *, ranks: int, steps: int, q: float) -> float:
     base_s = float(hops.message_s.max())
 
     def log_sum(atoms: Sequence[Atoms], tilt: float) -> float:
-        moments = np.array([_log_moment(v, m, tilt) for v, m in atoms])
+        moments = np.array([log_moment(v, m, tilt) for v, m in atoms])
         log_m = moments[hops.law_of] + tilt * (hops.message_s - base_s)
         return math.log(periods) + _log_path_sum(log_m, steps)
 
-    return steps * base_s + _least_s(hops, log_sum, ranks=ranks, steps=steps, q=q)
+    return steps * base_s + least_bound_s(hops, log_sum, ranks=ranks, steps=steps, q=q)
 
 
 def all_chains_s(hops: HopColumns, *, ranks: int, steps: int, q: float) -> float:
@@ -133,23 +133,23 @@ def all_chains_s(hops: HopColumns, *, ranks: int, steps: int, q: float) -> float
     its value at any z below its pole, times z^-K, bounds the K-th term. Columns count as the worst.
     """
     columns = list(dict.fromkeys(zip(hops.message_s.tolist(), hops.law_of.tolist(), strict=True)))
-    least_s = [_atoms(law, row=1)[0][0] for law in hops.laws]
+    least_s = [atoms_of(law, row=1)[0][0] for law in hops.laws]
     base_s = float(max(message_s + least_s[law] for message_s, law in columns))
 
     def log_sum(atoms: Sequence[Atoms], tilt: float) -> float:
         moments = [
-            _log_moment((message_s + atoms[law][0] - base_s).clip(min=0.0), atoms[law][1], tilt)
+            log_moment((message_s + atoms[law][0] - base_s).clip(min=0.0), atoms[law][1], tilt)
             for message_s, law in columns
         ]
         return _log_chain_sum(max(moments), ranks, steps)
 
-    return steps * base_s + _least_s(hops, log_sum, ranks=ranks, steps=steps, q=q)
+    return steps * base_s + least_bound_s(hops, log_sum, ranks=ranks, steps=steps, q=q)
 
 
 _ABOVE: Final = (all_paths_s, all_chains_s)
 
 
-def _least_s(
+def least_bound_s(
     hops: HopColumns,
     log_sum: Callable[[Sequence[Atoms], float], float],
     *,
@@ -161,7 +161,7 @@ def _least_s(
     allowed = 1 - q - ranks * steps * BEYOND
     if allowed <= 0 or any(law.beyond for law in hops.laws):
         return math.inf
-    atoms = [_atoms(law, row=1) for law in hops.laws]
+    atoms = [atoms_of(law, row=1) for law in hops.laws]
     spread_s = max(_spread_s(*pair) for pair in atoms)
     if spread_s <= 0:
         return steps * max(float(value_s[-1]) for value_s, _ in atoms)
@@ -212,7 +212,7 @@ def _slowest(hops: HopColumns) -> int:
     return int((hops.message_s + means[hops.law_of]).argmax())
 
 
-def _atoms(law: Law, *, row: int) -> Atoms:
+def atoms_of(law: Law, *, row: int) -> Atoms:
     """Values and masses of a law, rounded down (row 0) or up (row 1)."""
     mass = np.asarray(law.mass[row], dtype=np.float64)
     value_s = law.origin_s + law.grid.step_s * np.arange(len(mass))
@@ -224,7 +224,7 @@ def _spread_s(value_s: FloatArray, mass: FloatArray) -> float:
     return math.sqrt(max(float(mass @ (value_s - mean_s) ** 2), 0.0))
 
 
-def _log_moment(value_s: FloatArray, mass: FloatArray, tilt: float) -> float:
+def log_moment(value_s: FloatArray, mass: FloatArray, tilt: float) -> float:
     """Logarithm of E exp(h X)."""
     top_s = float(value_s[-1] if tilt > 0 else value_s[0])
     return tilt * top_s + math.log(float(mass @ np.exp(tilt * (value_s - top_s))))
@@ -232,7 +232,7 @@ def _log_moment(value_s: FloatArray, mass: FloatArray, tilt: float) -> float:
 
 def _tilted(value_s: FloatArray, mass: FloatArray, tilt: float) -> tuple[float, float, float]:
     """Logarithm of E exp(h X), and mean and variance of the law tilted by h."""
-    log_m = _log_moment(value_s, mass, tilt)
+    log_m = log_moment(value_s, mass, tilt)
     weight = mass * np.exp(tilt * value_s - log_m)
     mean_s = float(weight @ value_s)
     return log_m, mean_s, float(weight @ (value_s - mean_s) ** 2)
@@ -246,7 +246,7 @@ def _lower_tail_s(value_s: FloatArray, mass: FloatArray, steps: int, log_q: floa
 
     def minus_bound_s(log_tilt: float) -> float:
         tilt = math.exp(log_tilt)
-        return -(log_q - steps * _log_moment(value_s, mass, -tilt)) / tilt
+        return -(log_q - steps * log_moment(value_s, mass, -tilt)) / tilt
 
     centre = math.log(math.sqrt(-2 * log_q / steps) / spread_s)
     return -_golden(minus_bound_s, centre - 5, centre + 5)

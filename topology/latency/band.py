@@ -17,6 +17,8 @@ IN_BAND: Final = ("p50_s", "p99_s", "p999_s")
 LEAST_TRIALS: Final = least_trials(PERCENTILES["p999_s"])
 """The other profiles are replayed with no more: 3,688, which a p99.9 needs."""
 
+P99_TRIALS: Final = least_trials(PERCENTILES["p99_s"])
+
 Row = dict[str, float | None]
 
 
@@ -58,7 +60,7 @@ def tail_samples_s(
 def _row(
     setting: Setting, summary: LatencySummary, profile: NoiseName, progress: Progress | None
 ) -> Row:
-    trials = min(summary.trials or LEAST_TRIALS, LEAST_TRIALS)
+    trials = _trials(summary.trials)
     if summary.trials is None:
         is_long = long_run_text(setting.choice.schedule, trials) is not None
         found = _found(setting, MethodName(summary.method), profile)
@@ -67,6 +69,13 @@ def _row(
     case = setting.case(profile, trials)
     samples_s = case.samples_s(setting.without(case), progress)
     return _picked(percentile_ranges(samples_s)[0])
+
+
+def _trials(own: int | None) -> int:
+    """Of a run that carries a p99.9, what that needs; of a shorter one a quarter, and a p99's."""
+    if own is None or own >= LEAST_TRIALS:
+        return LEAST_TRIALS
+    return min(own, max(own // 4, P99_TRIALS))
 
 
 def _found(setting: Setting, method: MethodName, profile: NoiseName) -> Found | None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from topology.errors import ScheduleError, WorkloadError
 from topology.latency.cost import Costs
-from topology.latency.exact import exact_law, why_not_exact
+from topology.latency.exact import MOST_LOCKSTEPS, exact_law, why_not_exact
+from topology.latency.lockstep_bounds import lockstep_brackets_s
 from topology.latency.noise import MessageNoise
 from topology.latency.replay import default_trials, long_run_text
 from topology.latency.ring_bounds import HopColumns, hop_law, ring_bracket_s
@@ -122,13 +123,28 @@ def _quickest(setting: Setting, costs: Costs, noises: Sequence[MessageNoise]) ->
 
 
 def by_exact(costs: Costs, noises: Sequence[MessageNoise]) -> Found:
-    """By distribution algebra, certified.
+    """By distribution algebra, certified; a long exchange in lockstep by bounds on both sides.
 
     Raises:
         ScheduleError: a schedule that it cannot do.
     """
+    if _is_long_exchange(costs):
+        bounds = lockstep_brackets_s(costs, noises)
+        middles: dict[str, float | None] = {n: (lo + hi) / 2 for n, (lo, hi) in bounds.items()}
+        median_s = middles["p50_s"]
+        assert median_s is not None, "both bounds are finite"
+        return Found(MethodName.EXACT, median_s, middles, dict(bounds), None)
     law = exact_law(costs, noises)
     return Found(MethodName.EXACT, law.mean_s, law.central_s, law.bracket, None)
+
+
+def _is_long_exchange(costs: Costs) -> bool:
+    """Whether it is steps in lockstep, each between other pairs, too many for distribution algebra.
+
+    A ring repeats its step: what bounds that is ``scaling``'s.
+    """
+    rounds = [cost.round for cost in costs.rounds]
+    return len(rounds) > MOST_LOCKSTEPS and all(r.lockstep and r.repeats == 1 for r in rounds)
 
 
 def by_scaling(costs: Costs, noises: Sequence[MessageNoise], seed: int) -> Found:

@@ -116,6 +116,24 @@ def test_a_wide_certificate_stands_beside_a_replay() -> None:
     assert re.sub(" +", " ", heading.strip()) == "95 % interval certified dedicated to contended"
 
 
+def test_a_pairwise_exchange_is_bounded_on_both_sides_beside_its_replay() -> None:
+    fabric = fabric_of("dgx-h100 node:4")
+    exchange = Scenario(
+        Collective.ALLTOALL,
+        8,
+        algorithm=AlgorithmName.PAIRWISE,
+        stack=StackName.WIRE,
+        method=MethodName.EXACT,
+    )
+    told = simulate(fabric, pack(fabric, 32), exchange)
+    assert (told.algorithm, told.method) == ("pairwise", "monte_carlo")
+    assert told.bracket is not None
+    for name in ("p50_s", "p99_s"):
+        low, high = told.bracket[name]
+        assert high is not None
+        assert low < (told.percentiles[name] or 0) < high
+
+
 def test_auto_does_not_replay_a_ring_of_512_ranks() -> None:
     auto = run(replace(LONG_RING, method=MethodName.AUTO), "dgx-h100 node:64", 512)
     assert auto.method == "scaling"

@@ -6,18 +6,22 @@ import typer
 
 from fleet.console import STDIO, AsJson, FleetFile, make_app, print_json, run_app, say
 from topology.cli_diagnose import diagnose
+from topology.cli_export import export
 from topology.cli_figures import figures
 from topology.cli_measured import calibrate, validate
 from topology.cli_options import refuse_twice
 from topology.cli_plan import plan
 from topology.cli_show import path, show
 from topology.cli_simulate import simulate
+from topology.cli_step import step
+from topology.cli_sweep import sweep
+from topology.cli_tail import tail
 from topology.errors import WorkloadError
-from topology.words import View
+from topology.words import DocumentKind, View
 
 app = make_app("Links of a fleet with their latency, collectives in percentiles, and plans.")
 FIRST_COMMANDS = (show, path, simulate, plan)
-COMMANDS_OF_THEIR_OWN = (figures, validate, calibrate, diagnose)
+COMMANDS_OF_THEIR_OWN = (figures, validate, calibrate, diagnose, export, step, tail, sweep)
 for first in FIRST_COMMANDS:
     app.command()(first)
 
@@ -65,11 +69,20 @@ for command in COMMANDS_OF_THEIR_OWN:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a workload."""
-    from topology.plan.workload import Workload
+def schema(
+    kind: Annotated[
+        DocumentKind, typer.Argument(help="Document whose JSON Schema is printed.")
+    ] = DocumentKind.WORKLOAD,
+) -> None:
+    """Print the JSON Schema of a workload or of a step."""
+    if kind is DocumentKind.STEP:
+        from topology.steps.document import StepDocument
 
-    print_json(Workload.model_json_schema())
+        print_json(StepDocument.model_json_schema())
+    else:
+        from topology.plan.workload import Workload
+
+        print_json(Workload.model_json_schema())
 
 
 def main() -> None:

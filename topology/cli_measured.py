@@ -69,7 +69,7 @@ def validate(
     from topology.measured.validation import validate as run_validation
 
     if plot is not None:
-        from topology.diagram.validation_plot import plot_form
+        from topology.diagram.plot_file import plot_form
 
         plot_form(plot)
     if runs == points == STDIO:

@@ -1,18 +1,19 @@
 """Options that several commands share, and what their texts stand for."""
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from fleet.console import STDIO
 from topology.errors import WorkloadError
-from topology.words import NoiseName, StackName
+from topology.words import NoiseLayer, NoiseName, StackName
 
 if TYPE_CHECKING:
     from topology.collective.placement import Placement
     from topology.fabric.from_fleet import Fabric
+    from topology.latency.scenario import MeasuredNoise
 
 T = TypeVar("T")
 
@@ -68,6 +69,57 @@ def seconds_of(option: str, text: str) -> float:
     from fleet.units import seconds_from_text
 
     return _more_than_0(seconds_from_text, option, text, "give more than 0 s")
+
+
+def map_names(paths: list[str]) -> list[str]:
+    """What maps are called: their files' stems, or the paths where two of those are alike.
+
+    >>> map_names(["a/x.json", "b/y.json.gz", "-"])
+    ['x', 'y', 'stdin']
+    """
+    stems = ["stdin" if p == STDIO else PurePath(p).name.partition(".json")[0] for p in paths]
+    return stems if len(set(stems)) == len(stems) else paths
+
+
+def noise_from_words(words: str) -> tuple[NoiseName, "MeasuredNoise | None"]:
+    """A noise profile, or a trace's noise where it has a link class and ``dedicated`` elsewhere."""
+    if words in set(NoiseName):
+        return NoiseName(words), None
+    from fleet.console import say
+    from topology.latency.scenario import MeasuredNoise
+    from topology.measured.trace import read_trace
+
+    if words != STDIO and not Path(words).exists():
+        raise WorkloadError(
+            f"{words!r} is no noise and no file",
+            field="--noise",
+            remedy=f"use {', '.join(NoiseName)}, or a CSV with column latency_ns",
+        )
+    trace = read_trace(words)
+    say(f"{words}: {trace.warm_up_text}")
+    return NoiseName.DEDICATED, MeasuredNoise(Path(words).name, trace.latencies_s)
+
+
+def layers_from_words(option: str, words: str) -> frozenset[NoiseLayer]:
+    """Layers of noise by their names, joined by commas; ``all`` is all, nothing is none."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if names == ["all"]:
+        return frozenset(NoiseLayer)
+    for name in names:
+        if name not in set(NoiseLayer):
+            remedy = f"use all, or some of {','.join(NoiseLayer)}"
+            raise WorkloadError(f"{name!r} is no layer of noise", field=option, remedy=remedy)
+    return frozenset(map(NoiseLayer, names))
+
+
+def share_of(option: str, text: str) -> float:
+    """What an option's percentage stands for: ``2%`` or ``2 %`` is 0.02."""
+    number = text.strip().removesuffix("%").strip()
+    try:
+        return float(number) / 100
+    except ValueError:
+        remedy = "give a percentage, e.g. 2%"
+        raise WorkloadError(f"{text!r} is no percentage", field=option, remedy=remedy) from None
 
 
 def _more_than_0(convert: Callable[[str], T], option: str, text: str, remedy: str) -> T:

@@ -1,19 +1,24 @@
 """``topology simulate``: parse, one library call, print."""
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fleet.console import AsJson, FleetFile, Seed, print_json, progress, say
 from topology.cli_options import (
-    Noise,
     Ranks,
     Stack,
     Trials,
     bytes_of,
+    layers_from_words,
+    map_names,
+    noise_from_words,
     placement_from_words,
     refuse_twice,
+    share_of,
 )
+from topology.errors import WorkloadError
 from topology.words import (
     AlgorithmName,
     Collective,
@@ -23,6 +28,12 @@ from topology.words import (
     NoiseName,
     ProtocolChoice,
 )
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from topology.fabric.from_fleet import Fabric
+    from topology.latency.scenario import Scenario
 
 
 def simulate(
@@ -63,13 +74,30 @@ def simulate(
         DType, typer.Option(help="Type of an element: no NVSwitch of Hopper's sums integers.")
     ] = DType.FLOAT32,
     stack: Stack = None,
-    noise: Noise = NoiseName.DEDICATED,
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD|FILE",
+            help="How noisy the fabric is: none, dedicated, shared or contended; or what you "
+            "measured: a CSV FILE with latency_ns of messages over the network, or with the "
+            "link_class of each.",
+        ),
+    ] = NoiseName.DEDICATED.value,
+    layers: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS",
+            help="Noise beyond single messages, joined by commas, or all: skew (late ranks), stall "
+            "(a CPU that is away), episode (minutes of slow links), slow (hosts, those the map "
+            "knows or a population), correlated (bursts of a leaf or host), collision (ECMP).",
+        ),
+    ] = "",
     method: Annotated[
         MethodName,
         typer.Option(
             help="How percentiles are found: replay (monte_carlo), certified algebra (exact, where "
-            "messages form trees), a law of growth (scaling, long rings); auto replays what takes "
-            "seconds."
+            "messages form trees), a law of growth (scaling, long rings); auto certifies trees and "
+            "replays what takes seconds."
         ),
     ] = MethodName.AUTO,
     sharp: Annotated[
@@ -87,6 +115,33 @@ def simulate(
         bool,
         typer.Option("--attribute", help="Also say who makes the tail: a replay for each cause."),
     ] = False,
+    knee: Annotated[
+        bool,
+        typer.Option(
+            "--knee",
+            help="Also say from which rank count rare events, and no longer jitter, make p99.9.",
+        ),
+    ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Replay until p99's 95 % interval reaches no further than this, e.g. 2%; "
+            "--trials are then the most.",
+        ),
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw how often a run takes longer than a time, under every noise profile: "
+            ".png, .svg or .pdf.",
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MAP", help="Another map in the picture; may be given again."),
+    ] = None,
     trials: Trials = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -97,6 +152,9 @@ def simulate(
     from topology.latency.scenario import Scenario
     from topology.latency.simulate import simulate as run_simulation
 
+    refuse_twice(fleet_file, placement, noise, *(against or ()))
+    _check_plot(plot, against or [])
+    profile, measured = noise_from_words(noise)
     scenario = Scenario(
         collective=collective,
         size_bytes=bytes_of("--size", size),
@@ -105,15 +163,18 @@ def simulate(
         launch=launch,
         dtype=dtype,
         stack=stack,
-        noise=noise,
+        noise=profile,
+        measured=measured,
+        layers=layers_from_words("--layers", layers),
         method=method,
         sharp=sharp,
         without=without,
         attribute=attribute,
+        knee=knee,
+        precision=None if precision is None else share_of("--precision", precision),
         trials=trials,
         seed=seed,
     )
-    refuse_twice(fleet_file, placement)
     fabric = load_fabric(fleet_file)
     placed = placement_from_words(fabric, placement, gpus)
     with progress("trials") as bar:
@@ -122,10 +183,53 @@ def simulate(
             fabric,
             placed,
             scenario,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=partial(_tell, bar, task),
             notice=say if bar.disable else None,
         )
+    if plot is not None:
+        others = {name: load_fabric(name) for name in against or ()}
+        fabrics = {fleet_file: fabric, **others}
+        _plot_tails(fabrics, placement, placed.ranks, scenario, plot)
     if as_json:
         print_json(summary_document(summary))
     else:
         print("\n".join(summary_lines(summary)))
+
+
+def _check_plot(plot: str | None, against: list[str]) -> None:
+    """Refuse before minutes of replay what cannot be drawn after them."""
+    if plot is None:
+        if against:
+            text = "no picture is asked for"
+            raise WorkloadError(text, field="--against", remedy="give --plot FILE")
+        return
+    from topology.diagram.plot_file import plot_form
+    from topology.diagram.tail_plot import check_scenarios
+
+    plot_form(plot)
+    check_scenarios(1 + len(against))
+
+
+def _plot_tails(
+    fabrics: dict[str, "Fabric"], words: str, ranks: int, scenario: "Scenario", output: str
+) -> None:
+    """The tails of a scenario on some maps as a picture."""
+    from fleet.units import text_from_bytes
+    from topology.diagram.tail_plot import curve_of_samples, draw_tails
+    from topology.latency.band import tail_samples_s
+
+    curves = []
+    for name, fabric in zip(map_names(list(fabrics)), fabrics.values(), strict=True):
+        placed = placement_from_words(fabric, words, ranks)
+        with progress(f"trials on {name}") as bar:
+            task = bar.add_task(name, total=None)
+            tell = partial(_tell, bar, task)
+            samples = tail_samples_s(fabric, placed, scenario, progress=tell)
+        curves += [curve_of_samples(name, profile, told) for profile, told in samples.items()]
+    size = text_from_bytes(scenario.size_bytes)
+    draw_tails(curves, output, subtitle=f"{scenario.collective} of {size} over {ranks:,} ranks")
+    say(f"wrote {output}")
+
+
+def _tell(bar: "Progress", task: "TaskID", done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)

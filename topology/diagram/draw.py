@@ -16,6 +16,7 @@ from fleet.console import STDIO
 from topology.diagram.fabric_view import fabric_sheet
 from topology.diagram.layout import (
     Align,
+    Area,
     Body,
     Box,
     BoxKind,
@@ -224,6 +225,7 @@ def composed(sheet: Sheet) -> Layout:
         ),
         rules=(((x0 + _MARGIN, y0 + top), (x1 + _MARGIN, y1 + top)),),
         dots=tuple(_moved_dots(dots, best.body_x + _MARGIN, top) for dots in sheet.body.dots),
+        areas=tuple(_moved_area(area, best.body_x + _MARGIN, top) for area in sheet.body.areas),
     )
 
 
@@ -317,6 +319,10 @@ def _moved_line(line: Line, dx: float, dy: float) -> Line:
 
 def _moved_dots(dots: Dots, dx: float, dy: float) -> Dots:
     return replace(dots, at=tuple((x + dx, y + dy) for x, y in dots.at))
+
+
+def _moved_area(area: Area, dx: float, dy: float) -> Area:
+    return replace(area, points=tuple((x + dx, y + dy) for x, y in area.points))
 
 
 def _grids(tables: Iterable[LegendTable]) -> list[_Grid]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 
 from topology.diagram.layout import (
+    Area,
     Box,
     BoxKind,
     Dash,
@@ -96,6 +97,8 @@ _BASELINE_EM: Final = 0.365
 
 _DOT_OPACITY: Final = 0.45
 """Where dots lie on one another their colour deepens: density can be seen."""
+_AREA_OPACITY: Final = 0.2
+"""Where shaded bands cross, both are seen."""
 
 
 def figure_bytes(layout: Layout, *, form: str) -> bytes:
@@ -126,6 +129,8 @@ def _draw(axes: Axes, layout: Layout) -> None:
     _draw_boxes(axes, (box for box in boxes if box.mark is None and box.kind is not BoxKind.BAND))
     _draw_marks(axes, (box for box in boxes if box.mark is not None))
     _draw_lines(axes, lines)
+    for area in layout.areas:
+        _draw_area(axes, area)
     for dots in layout.dots:
         _draw_dots(axes, dots)
     for text in layout.texts:
@@ -235,6 +240,17 @@ def _draw_lines(axes: Axes, lines: Iterable[Line]) -> None:
             zorder=2 * level + 1,
         )
         axes.add_collection(collection, autolim=False)
+
+
+def _draw_area(axes: Axes, area: Area) -> None:
+    collection = PathCollection(
+        [Path(list(area.points), closed=False)],
+        facecolors=[COLOURS[area.role]],
+        edgecolors="none",
+        alpha=_AREA_OPACITY,
+        zorder=2 * area.level,
+    )
+    axes.add_collection(collection, autolim=False)
 
 
 def _draw_dots(axes: Axes, dots: Dots) -> None:

@@ -264,6 +264,15 @@ class Dots:
     level: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A shaded surface without an edge, see-through: what lies between two curves."""
+
+    points: tuple[Point, ...]
+    role: Role
+    level: int = 0
+
+
 Swatch: TypeAlias = LineLook | Mark | Role | None
 
 
@@ -315,6 +324,7 @@ class Body:
     texts: tuple[Text, ...] = ()
     tiers: tuple[Tier, ...] = ()
     dots: tuple[Dots, ...] = ()
+    areas: tuple[Area, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +355,7 @@ class Layout:
     swatches: tuple[Box | Line, ...]
     rules: tuple[tuple[Point, Point], ...]
     dots: tuple[Dots, ...] = ()
+    areas: tuple[Area, ...] = ()
 
 
 def link_look(kind: str, *, width_pt: float = 1.4) -> LineLook:

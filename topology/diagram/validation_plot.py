@@ -6,16 +6,13 @@ predicted / measured by size with the model interval and where 80 % of the point
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet import write_bytes
 from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_seconds
-from topology.diagram.draw import composed
 from topology.diagram.layout import (
     Align,
     Body,
@@ -32,7 +29,7 @@ from topology.diagram.layout import (
     Text,
 )
 from topology.diagram.panel import Panel
-from topology.errors import WorkloadError
+from topology.diagram.plot_file import write_plot
 from topology.latency.calibration import KIB, MIB, REGIONS, Reach, Region
 from topology.measured.calibrate import Points
 from topology.measured.runs import region_indices, weighted_quantile
@@ -41,7 +38,6 @@ from topology.measured.validation import CellResult, Factors, Validation, points
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-ENDINGS: Final = (".png", ".svg", ".pdf")
 MOST_RATIO: Final = 8.0
 """Points that are off by more lie at the edge, and are counted."""
 
@@ -82,27 +78,7 @@ def draw_validation(validation: Validation, output: str) -> None:
         WorkloadError: another ending.
         StoreError: the file cannot be written.
     """
-    form = plot_form(output)
-    from topology.diagram.draw_figure import figure_bytes
-
-    write_bytes(figure_bytes(composed(validation_sheet(validation)), form=form), output)
-
-
-def plot_form(output: str) -> str:
-    """The form of a picture by its file's ending.
-
-    Raises:
-        WorkloadError: an ending that no picture of points has.
-    """
-    ending = PurePath(output).suffix.lower()
-    if ending not in ENDINGS:
-        raise WorkloadError(
-            f"a plot cannot end in {ending!r}" if ending else "the plot's name has no ending",
-            where=output,
-            field="--plot",
-            remedy=f"use one of {', '.join(ENDINGS)}",
-        )
-    return ending.removeprefix(".")
+    write_plot(validation_sheet(validation), output)
 
 
 def validation_sheet(validation: Validation) -> Sheet:

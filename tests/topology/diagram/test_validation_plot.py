@@ -9,7 +9,8 @@ from topology.diagram.draw import composed
 from topology.diagram.draw_figure import figure_bytes
 from topology.diagram.layout import Body, BoxKind, Role, Sheet
 from topology.diagram.panel import Panel
-from topology.diagram.validation_plot import plot_form, validation_sheet
+from topology.diagram.plot_file import plot_form
+from topology.diagram.validation_plot import validation_sheet
 from topology.errors import WorkloadError
 from topology.latency.calibration import NO_CALIBRATION, Interval, Reach, Region
 from topology.measured.runs import Run

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from topology.fabric.from_fleet import Fabric
 from topology.latency.report import summary_document
 from topology.plan.planner import Verdict
 from topology.plan.report import plan_document
+from topology.steps.report import step_document
 from topology.words import Protocol
 
 
@@ -187,3 +189,28 @@ def test_runs_are_validated_and_calibrated_from_tables(tmp_path: Path) -> None:
     fitted = topology.validate(runs, points, calibration=own)
     # Ten points against the priors: most of the way in log, not all of it.
     assert next(c for c in fitted.cells if c.family is None).ours.median < 3**0.5
+
+
+def test_simulate_takes_what_was_measured_and_layers(maps: Path, fabric: Fabric) -> None:
+    trace = maps / "trace.csv"
+    trace.write_text("latency_ns\n" + "".join(f"{2_000 + i % 100}\n" for i in range(500)))
+    asked: dict[str, Any] = {"collective": "all_reduce", "size_bytes": 65_536, "trials": 400}
+    more: dict[str, Any] = {"trace": trace, "layers": ["skew"], "attribute": True, "knee": True}
+    summary = topology.simulate(fabric, **asked, **more)
+    words = ("--collective", "all_reduce", "--size", "64KiB", "--trials", "400", "--noise", trace)
+    flags = ("--layers", "skew", "--attribute", "--knee", "--json")
+    done = command("simulate", maps / "dgx.json", *words, *flags)
+    assert done.document == json.loads(json.dumps(summary_document(summary)))
+
+
+def test_simulate_step_gives_what_the_command_prints(maps: Path, fabric: Fabric) -> None:
+    step = maps / "step.yaml"
+    step.write_text(
+        "kind: step\nschema_version: 1\nname: s\ngpus: 16\nparts:\n"
+        "  - {name: work, compute: {time_s: 1ms, spread_ratio: 3 %}}\n"
+        "  - {name: sum, collective: {collective: all_reduce, size_bytes: 64KiB}}\n"
+    )
+    summary = topology.simulate_step(fabric, step, trials=500)
+    assert summary == topology.simulate_step(fabric, topology.load_step(step), trials=500)
+    done = command("step", maps / "dgx.json", step, "--trials", "500", "--json")
+    assert done.document == json.loads(json.dumps(step_document(summary)))

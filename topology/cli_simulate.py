@@ -107,8 +107,9 @@ def simulate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What if it were fixed: take away the noise of a node, a link class, "
-            "a kind of link (nvlink, pci, net) or a layer (body, detour).",
+            help="What if it were fixed: take away the noise of a node, of the way between two "
+            "(a+b), of a link class, a kind of link (nvlink, pci, net) or a layer (body, detour, "
+            "or one of --layers).",
         ),
     ] = None,
     attribute: Annotated[

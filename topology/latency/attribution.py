@@ -1,13 +1,14 @@
 """Attribution: who makes the tail. Each cause is taken away, with the same draws; p99 tells.
 
-A cause is a link class, a kind of link, a node or a layer of the noise. Its noise is still drawn,
-so that every other message keeps its own, but not added. A link class or kind takes its messages'
-jitter with it; what befalls hosts, leaves and uplinks is a layer's, and goes with that or a node.
+A cause is a link class or kind, a way between two nodes, a node or a layer of the noise. Its noise
+is still drawn, so that every other message keeps its own, but not added. Links take their messages'
+jitter with them; what befalls hosts, leaves and uplinks is a layer's, and goes with that or a node.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from itertools import cycle
 from typing import Final, TypeAlias
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topology.errors import WorkloadError
-from topology.latency.cost import Costs
+from topology.latency.cost import Costs, RoundCost
 from topology.latency.monte_carlo import Noise, Progress, noiseless_s, sample_s
 from topology.latency.noise import MessageNoise
 from topology.latency.noise_layers import Layers
@@ -29,12 +30,19 @@ P99: Final = 0.99
 MOST_NODES: Final = 16
 """Nodes that are taken away one by one; of more, each has about the share 1 / nodes."""
 
+MOST_LINKS: Final = 16
+"""Ways between two nodes that are taken away one by one."""
+
+BETWEEN: Final = "+"
+"""Joins the names of two nodes to that of the way between them."""
+
 
 class CauseKind(StrEnum):
     """What a cause is."""
 
     LINK_CLASS = "link_class"
     LINK_KIND = "link_kind"
+    LINK = "link"
     NODE = "node"
     LAYER = "layer"
 
@@ -126,16 +134,34 @@ def _row(cause: Cause, case: Case, p99_s: float, calm_s: float) -> Attribution:
 
 
 def causes_of(case: Case) -> list[Cause]:
-    """All that can be taken away from a case; nodes only where they are few."""
+    """All that can be taken away from a case; nodes and ways between them only where few."""
     kinds = dict.fromkeys(case.kind_of[name] for name in case.costs.classes if name in case.kind_of)
-    hosts = dict.fromkeys(case.hosts)
+    hosts, links = dict.fromkeys(case.hosts), links_of(case)
     return [
         *(Cause(CauseKind.LINK_CLASS, name) for name in case.costs.classes),
         *(Cause(CauseKind.LINK_KIND, kind) for kind in kinds),
         *(Cause(CauseKind.NODE, host) for host in hosts if 1 < len(hosts) <= MOST_NODES),
+        *(Cause(CauseKind.LINK, link) for link in links if 1 < len(links) <= MOST_LINKS),
         *(Cause(CauseKind.LAYER, layer.value) for layer in Layer),
         *(Cause(CauseKind.LAYER, layer.value) for layer in NoiseLayer if layer in _on(case)),
     ]
+
+
+def links_of(case: Case) -> list[str]:
+    """Ways between two nodes that messages go, by their names in order, joined by a plus."""
+    host_of = _host_of(case)
+    pairs: set[tuple[str, str]] = set()
+    for cost in case.costs.rounds:
+        ends = np.stack([cost.round.source, cost.round.destination], axis=1)
+        for a, b in np.unique(ends, axis=0).tolist():
+            if host_of[a] and host_of[b] and host_of[a] != host_of[b]:
+                pairs.add((min(host_of[a], host_of[b]), max(host_of[a], host_of[b])))
+    return [BETWEEN.join(pair) for pair in sorted(pairs)]
+
+
+def _host_of(case: Case) -> list[str]:
+    """Host of every vertex; switches that reduce have none."""
+    return [*case.hosts, *[""] * case.costs.schedule.switches]
 
 
 def _on(case: Case) -> frozenset[NoiseLayer]:
@@ -143,21 +169,24 @@ def _on(case: Case) -> frozenset[NoiseLayer]:
 
 
 def find_cause(case: Case, name: str) -> Cause:
-    """The node, link class, link kind or layer of a name.
+    """The node, way between two nodes, link class, link kind or layer of a name.
 
     Raises:
         WorkloadError: nothing here has that name.
     """
     nodes = [Cause(CauseKind.NODE, host) for host in dict.fromkeys(case.hosts)]
-    known = [*nodes, *(cause for cause in causes_of(case) if cause.kind is not CauseKind.NODE)]
-    for cause in known:
+    few = [c for c in causes_of(case) if c.kind not in (CauseKind.NODE, CauseKind.LINK)]
+    for cause in [*nodes, *few]:
         if cause.name == name:
             return cause
-    shown = [cause.name for cause in known[len(nodes) :]]
+    link = BETWEEN.join(sorted(name.split(BETWEEN)))
+    if link in links_of(case):
+        return Cause(CauseKind.LINK, link)
+    shown = [cause.name for cause in few]
     raise WorkloadError(
         f"{name}: no node, link or layer of this run",
         field="--without",
-        remedy=f"use a host, or one of {', '.join(shown)}",
+        remedy=f"use a host, two as a{BETWEEN}b, or one of {', '.join(shown)}",
     )
 
 
@@ -174,7 +203,9 @@ def noises_without(case: Case, cause: Cause) -> list[Noise]:
         case CauseKind.LAYER:
             return [_without_layer(noise, Layer(cause.name)) for noise in case.noises]
         case CauseKind.NODE:
-            return _without_node(case, cause.name)
+            return _without_messages(case, partial(_touches, case, cause.name))
+        case CauseKind.LINK:
+            return _without_messages(case, partial(_goes_between, case, cause.name))
     pairs = zip(case.noises, silent, strict=True)
     return [_Silent(noise) if is_silent else noise for noise, is_silent in pairs]
 
@@ -218,14 +249,27 @@ class _Masked:
         arrival_s[kept] += drawn_s[kept]
 
 
-def _without_node(case: Case, host: str) -> list[Noise]:
-    """Messages that a host sends or receives go without noise."""
-    is_there = np.array([name == host for name in case.hosts], dtype=np.bool_)
-    switches = case.costs.schedule.switches
-    is_there = np.concatenate([is_there, np.zeros(switches, dtype=np.bool_)])
+def _touches(case: Case, host: str, cost: RoundCost) -> BoolArray:
+    """Which messages of a round a host sends or receives."""
+    is_there = np.array([name == host for name in _host_of(case)], dtype=np.bool_)
+    return np.asarray(is_there[cost.round.source] | is_there[cost.round.destination])
+
+
+def _goes_between(case: Case, link: str, cost: RoundCost) -> BoolArray:
+    """Which messages of a round go from one of two nodes to the other."""
+    a, b = (
+        np.array([name == host for name in _host_of(case)], dtype=np.bool_)
+        for host in link.split(BETWEEN)
+    )
+    source, destination = cost.round.source, cost.round.destination
+    return np.asarray((a[source] & b[destination]) | (b[source] & a[destination]))
+
+
+def _without_messages(case: Case, is_silent: Callable[[RoundCost], BoolArray]) -> list[Noise]:
+    """Some messages go without noise."""
     calls: list[list[BoolArray]] = [[] for _ in case.noises]
     for cost in case.costs.rounds:
-        kept = ~(is_there[cost.round.source] | is_there[cost.round.destination])
+        kept = ~is_silent(cost)
         for number in np.unique(cost.jitter).tolist():
             calls[number] += [kept[cost.jitter == number]] * cost.round.repeats
     pairs = zip(case.noises, calls, strict=True)

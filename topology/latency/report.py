@@ -70,7 +70,7 @@ def summary_lines(summary: LatencySummary) -> list[str]:
         how(summary),
         "",
         *_percentile_lines(summary),
-        *_precision_lines(summary),
+        *_tail_lines(summary),
         "",
         *(f"{name}: {_terms(terms) or 'no time'}" for name, terms in summary.breakdown.items()),
         *_bandwidths(summary),
@@ -206,14 +206,19 @@ def _attribution_lines(summary: LatencySummary, most: int = 6) -> list[str]:
 _LEAST_SHARE: Final = 0.01
 
 
-def _precision_lines(summary: LatencySummary) -> list[str]:
-    """Whether the precision asked was reached, and what the missing percentiles need."""
+def _tail_lines(summary: LatencySummary) -> list[str]:
+    """Ratios to the median, whether the precision was reached, what missing percentiles need."""
     lines = []
     if summary.precision is not None and summary.interval is not None:
         reached = reached_by(summary.percentiles["p99_s"], summary.interval["p99_s"])
         is_reached = reached <= summary.precision
         word = "within" if is_reached else f"not within {summary.precision:.2%} but"
         lines.append(f"p99 is known {word} {reached:.2%}")
+    p50_s = summary.percentiles["p50_s"]
+    tails = [(name, summary.percentiles[name]) for name in ("p99_s", "p999_s")]
+    ratios = [f"{_NAMES[n]} {t / p50_s:.3g}" for n, t in tails if t is not None and p50_s]
+    if ratios and summary.noise != NoiseName.NONE:
+        lines.append(f"times p50: {', '.join(ratios)}")
     missing = [name for name, value in summary.percentiles.items() if value is None]
     if summary.trials is not None and missing:
         needed = least_trials(PERCENTILES[missing[0]])

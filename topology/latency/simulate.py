@@ -1,6 +1,7 @@
 """Simulate: a collective on a placement becomes a latency summary."""
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -22,8 +23,11 @@ from topology.latency.replay import (
 )
 from topology.latency.scenario import Scenario
 from topology.latency.setting import Setting, settle
-from topology.latency.summary import PERCENTILES, LatencySummary, percentile_ranges
+from topology.latency.summary import PERCENTILES, LatencySummary, least_trials, percentile_ranges
 from topology.words import Collective, MethodName, NoiseLayer
+
+ATTRIBUTED_TRIALS: Final = least_trials(PERCENTILES["p999_s"])
+"""Trials of a default run that is replayed once for each cause: 3,688, which a p99.9 needs."""
 
 
 def simulate(
@@ -142,6 +146,8 @@ def _samples_s(setting: Setting, progress: Progress | None, notice: Notice | Non
         case = setting.own_case(scenario.trials or most_precise_trials(schedule))
         return precise_samples_s(case, scenario.precision, setting.without(case), progress)
     trials = scenario.trials or default_trials(schedule)
+    if scenario.attribute and scenario.trials is None:
+        trials = min(trials, ATTRIBUTED_TRIALS)
     long = long_run_text(schedule, trials)
     if notice is not None and long is not None:
         notice(long)

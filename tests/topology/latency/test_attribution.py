@@ -19,6 +19,7 @@ from topology.latency.attribution import (
     attribute,
     causes_of,
     find_cause,
+    links_of,
     noises_without,
 )
 from topology.latency.cost import Costs, RoundCost
@@ -146,6 +147,21 @@ def test_without_a_node_its_messages_alone_lose_their_noise() -> None:
     # Hops inside: three a node, in rank order. Across: 3 -> 4 and 7 -> 8 touch node 1.
     assert (inside[:, 0] == 0).tolist() == [3 <= i < 6 for i in range(12)]
     assert (across[:, 0] == 0).tolist() == [True, True, False, False]
+
+
+def test_without_a_way_between_two_nodes_its_messages_alone_lose_their_noise() -> None:
+    case = two_level_case(*[Recorder(exponential) for _ in range(2)], trials=1)
+    assert links_of(case) == ["node0+node1", "node0+node3", "node1+node2", "node2+node3"]
+    cause = find_cause(case, "node2+node1")
+    assert cause == Cause(CauseKind.LINK, "node1+node2")
+    masked = noises_without(case, cause)
+    rng = np.random.default_rng(0)
+    inside, across = np.zeros((12, 1)), np.zeros((4, 1))
+    masked[0].add_to(inside, rng)
+    masked[1].add_to(across, rng)
+    assert (inside[:, 0] != 0).all()
+    # Hops across go 3 -> 4, 7 -> 8, 11 -> 12 and 15 -> 0: the second joins nodes 1 and 2.
+    assert (across[:, 0] == 0).tolist() == [False, True, False, False]
 
 
 def test_nodes_alike_have_shares_alike_that_sum_to_about_one() -> None:

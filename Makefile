@@ -7,11 +7,12 @@ READY := $(VENV)/.ready
 # The suite starts some hundred Pythons: without kept byte code each would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench compare golden test-gpu clean
+.PHONY: help demo test lint proof bench compare golden test-gpu clean
 help:
 	@echo "make demo      one real run from inventory to picture, into out/"
 	@echo "make test      lint, types and the whole test suite"
 	@echo "make lint      ruff and mypy only"
+	@echo "make proof     the long checks: methods against replay at large sizes"
 	@echo "make bench     benchmarks (timings, not checks)"
 	@echo "make compare   gpustat, nvitop and fleet inventory on one fake driver with faults"
 	@echo "make golden    rewrite the expected outputs, then look at the diff"
@@ -34,6 +35,9 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+
+proof: $(READY)
+	$(BIN)/pytest -n auto --maxprocesses 8 -m proof tests
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s tests/bench

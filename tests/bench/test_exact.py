@@ -9,11 +9,12 @@ import pytest
 
 from tests.topology.latency.factories import fabric_of, schedule_of, uniform_costs
 from tests.topology.latency.test_exact import fabric_costs
+from topology.fabric.link_figures import Jitter
 from topology.latency.exact import chosen_grid, exact_law, plan_of
 from topology.latency.knee import find_knee, layers_of
 from topology.latency.law import Grid, Law
 from topology.latency.law_grid import fitting_grid, piloted
-from topology.latency.law_noise import noise_law
+from topology.latency.law_noise import noise_law, one_row_noise_law
 from topology.latency.law_shapes import hierarchical_law, switch_law, tree_law
 from topology.latency.monte_carlo import sample_s
 from topology.latency.noise import noises_of
@@ -28,9 +29,9 @@ ALPHA_S = [FIGURES.route_class[name].alpha_s for name in CLASSES]
 SHARES = (0.5, 0.99, 0.999)
 
 
-def hops_on(grid: Grid) -> list[Law]:
+def hops_on(grid: Grid, of_hop: Callable[[Grid, Jitter], Law] = one_row_noise_law) -> list[Law]:
     """One hop over NVLink and one over InfiniBand."""
-    laws = (noise_law(grid, noise.jitter) for noise in NOISES)
+    laws = (of_hop(grid, noise.jitter) for noise in NOISES)
     return [law.shifted(alpha) for law, alpha in zip(laws, ALPHA_S, strict=True)]
 
 
@@ -54,7 +55,7 @@ def in_domains(ranks: int) -> Law:
     levels = ranks.bit_length() - 4
 
     def on(grid: Grid) -> Law:
-        inside, across = hops_on(grid)
+        inside, across = hops_on(grid, noise_law)
         return hierarchical_law(ranks // 8, 8, inside, [across] * levels)
 
     return fitted(on, 300e-6)

@@ -83,3 +83,16 @@ def test_noisy_messages_a_second(nodes: int) -> None:
             f"million a second, {each_s * 1e9:.1f} ns each, {each_s / bare_s:.1f} x a bare pass",
             end="",
         )
+
+
+def test_a_ring_of_1024_ranks_over_1000_trials() -> None:
+    fabric, _, choice = ring_of(128)
+    noises = noises_of(fabric.figures, choice.costs.classes, NoiseName.DEDICATED)
+    start = time.perf_counter()
+    samples_s = sample_s(choice.costs, noises, trials=1_000, rng=np.random.default_rng(0))
+    spent_s = time.perf_counter() - start
+    messages = choice.schedule.messages * len(samples_s)
+    print(
+        f"\nring of 1,024 ranks, 1,000 trials, {messages / 1e9:.2f} billion messages: "
+        f"{spent_s:.1f} s, {messages / spent_s / 1e6:.0f} million a second"
+    )

@@ -178,7 +178,6 @@ def test_option_that_cannot_be_is_named(maps: Path, words: tuple[str, ...], told
     [
         ("--collective", "allreduce"),
         ("--algorithm", "magic"),
-        ("--noise", "loud"),
         ("--gpus", "0"),
         ("--gpus", "many"),
         ("--trials", "0"),

@@ -146,6 +146,7 @@ def test_a_chain_of_exponential_hops(
         assert samples.std() == pytest.approx(sd, rel=4 / math.sqrt(2 * trials))
 
 
+@pytest.mark.proof
 def test_few_hops_and_many_chunks_depend_on_mean_and_spread_alone() -> None:
     """Anchor C2: c mu + 2 sigma sqrt(m c), for any law; less what m = 8 falls short by."""
     hops, chunks = 8, 1_000

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.topology.latency.factories import make_jitter
+from topology.fabric.link_figures import Jitter
 from topology.latency.law import (
     Grid,
     Law,
@@ -18,7 +19,7 @@ from topology.latency.law import (
     no_earlier_than_each,
     point,
 )
-from topology.latency.law_noise import noise_law
+from topology.latency.law_noise import FINER, noise_law, one_row_noise_law
 
 SHARES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 
@@ -180,8 +181,11 @@ def test_mixtures_and_maxima_of_nothing_are_refused() -> None:
         mixture([(0.5, exponential())])
 
 
+@pytest.mark.parametrize("noise", [noise_law, one_row_noise_law])
 @pytest.mark.parametrize("sigma", [0.0, 0.6])
-def test_a_message_s_noise_is_body_and_capped_detour(sigma: float) -> None:
+def test_a_message_s_noise_is_body_and_capped_detour(
+    sigma: float, noise: Callable[[Grid, Jitter], Law]
+) -> None:
     jitter = make_jitter(
         body_median_s=1e-6,
         body_sigma=0.4,
@@ -190,7 +194,7 @@ def test_a_message_s_noise_is_body_and_capped_detour(sigma: float) -> None:
         detour_sigma=sigma,
         detour_cap_s=35e-6,
     )
-    law = noise_law(Grid(2e-8, 4096), jitter)
+    law = noise(Grid(2e-8, 4096), jitter)
     rng = np.random.default_rng(5)
     body = 1e-6 * (np.exp(0.4 * rng.standard_normal(400_000)) - 1)
     length = np.minimum(20e-6 * np.exp(sigma * rng.standard_normal(body.size)), 35e-6)
@@ -201,6 +205,27 @@ def test_a_message_s_noise_is_body_and_capped_detour(sigma: float) -> None:
         assert (samples < low).mean() <= q + error
         assert (samples <= high).mean() >= q - error
     assert law.beyond == 0.0
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.6])
+@pytest.mark.parametrize("cells", [300, 4_096])
+def test_noise_in_one_row_lies_a_quarter_of_a_cell_further_apart(cells: int, sigma: float) -> None:
+    """On 300 cells, 6 us, detours lie beyond the grid."""
+    jitter = make_jitter(
+        body_median_s=1e-6,
+        body_sigma=0.4,
+        detour_probability=0.02,
+        detour_median_s=20e-6,
+        detour_sigma=sigma,
+        detour_cap_s=35e-6,
+    )
+    one, two = (noise(Grid(2e-8, cells), jitter) for noise in (one_row_noise_law, noise_law))
+    assert one.rows.is_one
+    assert one.lag <= 1 + 1 / FINER
+    assert one.beyond == pytest.approx(two.beyond, rel=0.01, abs=1e-12)
+    for q in (0.01, 0.5, 0.97, 0.98, 0.99, 0.9999):
+        (low, high), (lower, higher) = one.quantile(q), two.quantile(q)
+        assert max(low, lower) <= min(high, higher) * (1 + 1e-12)
 
 
 Atoms = dict[float, float]
@@ -256,3 +281,62 @@ def test_in_a_thousand_random_cases_the_truth_is_inside_every_time() -> None:
             low, high = law.quantile(q)
             assert low <= last + 1e-9, (low, last, q)
             assert first <= high + 1e-9, (high, first, q)
+
+
+def one_row_law_of(grid: Grid, atoms: Atoms, ahead: float) -> Law:
+    """From an origin so far ahead of the least value that nothing lies at it."""
+    values = np.array(sorted(atoms))
+    origin = float(values[0]) - ahead
+    places = np.searchsorted(values, origin + grid.step_s * np.arange(grid.cells), side="right")
+    later = np.append(np.cumsum([atoms[value] for value in values[::-1]])[::-1], 0.0)
+    return from_survival(grid, origin, np.where(places == 0, 1.0, later[places]))
+
+
+def test_bounds_that_share_a_row_hold_the_truth_in_a_thousand_random_cases() -> None:
+    """Many of the grids end before what they are of does."""
+    rng = np.random.default_rng(12)
+    lost = 0
+    for _ in range(1_000):
+        grid = Grid(float(rng.uniform(0.01, 0.3)), int(rng.integers(32, 256)))
+        truth = random_atoms(rng)
+        law = one_row_law_of(grid, truth, float(rng.uniform(0.001, 0.5)))
+        for _ in range(int(rng.integers(1, 5))):
+            other = random_atoms(rng)
+            hop = one_row_law_of(grid, other, float(rng.uniform(0.001, 0.5)))
+            kind = int(rng.integers(4))
+            if kind == 0:
+                truth, law = combined(truth, other, float.__add__), law.plus(hop)
+            elif kind == 1:
+                truth, law = combined(truth, other, max), greatest([(law, 1), (hop, 1)])
+            elif kind == 2:
+                truth, law = combined(truth, truth, max), law.greatest_of(2)
+            else:
+                move = float(rng.uniform(-5, 5))
+                truth, law = {x + move: p for x, p in truth.items()}, law.shifted(move)
+        assert law.rows.is_one
+        lost += law.beyond > 1e-6
+        for q in (float(rng.random()), 0.5, 0.99, 0.999):
+            first, last = quantile_of(truth, q)
+            low, high = law.quantile(q)
+            assert low <= last + 1e-9, (low, last, q)
+            assert first <= high + 1e-9, (high, first, q)
+    assert lost > 100
+
+
+def test_one_row_and_two_make_two_that_hold_the_truth() -> None:
+    """With mass beyond the grid of each."""
+    rng = np.random.default_rng(13)
+    for case in range(300):
+        grid = Grid(float(rng.uniform(0.01, 0.2)), int(rng.integers(16, 256)))
+        one, two = random_atoms(rng), random_atoms(rng)
+        a, b = one_row_law_of(grid, one, 0.01), law_of(grid, two)
+        pairs = [
+            (combined(one, two, float.__add__), a.plus(b)),
+            (combined(one, two, float.__add__), b.plus(a)),
+            (combined(one, two, max), greatest([(a, 1), (b, 1)])),
+        ]
+        for (truth, law), q in itertools.product(pairs, (0.1, 0.5, 0.9, 0.999)):
+            first, last = quantile_of(truth, q)
+            low, high = law.quantile(q)
+            assert low <= last + 1e-9, (case, low, last, q)
+            assert first <= high + 1e-9, (case, high, first, q)

@@ -41,7 +41,7 @@ def test_a_pairwise_exchange_lies_in_its_bounds(ranks: int, jitter: Jitter) -> N
 
 
 @pytest.mark.parametrize(
-    "ranks", [128, *(pytest.param(n, marks=pytest.mark.bench) for n in (256, 512))]
+    "ranks", [32, *(pytest.param(n, marks=pytest.mark.proof) for n in (128, 256, 512))]
 )
 def test_a_long_pairwise_exchange_lies_in_its_bounds(ranks: int) -> None:
     costs = class_costs("pairwise", ranks, collective=Collective.ALLTOALL)

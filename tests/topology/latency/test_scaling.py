@@ -168,7 +168,7 @@ def assert_within(time: RingTime, samples: FloatArray, tolerance: float) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "ranks",
-    [256, *(pytest.param(n, marks=pytest.mark.bench) for n in (512, 1024, 2048))],
+    [pytest.param(n, marks=pytest.mark.proof) for n in (256, 512, 1024, 2048)],
 )
 @pytest.mark.parametrize(
     ("noise", "hop_s"), [row[1:] for row in FIVE_LAWS], ids=[row[0] for row in FIVE_LAWS]

@@ -5,9 +5,9 @@ The order in which snapshots come does not matter: sources have a rank, hosts a 
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fleet.fields import UNREPORTED, Absence, AbsenceReason, FrozenModel, is_keyed, is_said
 from fleet.model import (
@@ -32,6 +32,7 @@ SOURCE_RANK: Final = ("nvml", "nccl_xml", "nvidia_smi", "nvidia_smi_topo")
 _DEVICE_IN_PATH: Final = re.compile(r"\b(?P<kind>gpu|nic)(?P<list>s\[)?(?P<slot>[0-9]+)")
 _P2P_IN_PATH: Final = re.compile(r"\bp2p\[(?P<a>[0-9]+)-(?P<b>[0-9]+)\]")
 _Say = Callable[[str, object, object], None]
+_Part = TypeVar("_Part")
 
 
 def merge_snapshots(
@@ -175,7 +176,7 @@ def _each_switch_once(switches: Iterable[Switch], conflicts: list[Conflict]) -> 
         by_id[switch.id].add(switch)
     result = []
     for name, same in by_id.items():
-        first, *others = sorted(same, key=Switch.model_dump_json)
+        first, *others = _sorted(same, key=Switch.model_dump_json)
         for other in others:
             joined = _joined(first, other, f"switches[{name}]", say)
             assert isinstance(joined, Switch)
@@ -215,10 +216,15 @@ def _uuid_taken(slot: int, holder: str) -> Absence:
 
 
 def _join_all(snapshots: list[NodeSnapshot], conflicts: list[Conflict]) -> NodeSnapshot:
-    first, *others = sorted(snapshots, key=_source_order)
+    first, *others = _sorted(snapshots, key=_source_order)
     for other in others:
         first = _joined_snapshot(first, other, conflicts)
     return first
+
+
+def _sorted(alike: Collection[_Part], key: Callable[[_Part], Any]) -> Collection[_Part]:
+    """Parts in the order of a key, which is a whole document's text: not asked of a lone one."""
+    return sorted(alike, key=key) if len(alike) > 1 else alike
 
 
 def _source_order(snapshot: NodeSnapshot) -> tuple[int, str, str]:

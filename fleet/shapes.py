@@ -76,13 +76,13 @@ def find_shapes(wirings: Iterable[Wiring]) -> tuple[NodeShape, ...]:
 
 def _alike(wirings: tuple[Wiring, ...]) -> tuple[Counter[str], dict[str, Wiring]]:
     """How many wirings have each content, and one of each, with the PCI addresses most have."""
-    digests: dict[int, str] = {}
+    told: dict[int, tuple[str, str]] = {}
     count_at: dict[str, Counter[str]] = defaultdict(Counter)
     chosen: dict[tuple[str, str], Wiring] = {}
     for wiring in wirings:
-        digest = digests.get(id(wiring)) or wiring_digest(wiring)
-        digests[id(wiring)] = digest
-        place = _address_text(wiring)
+        if id(wiring) not in told:
+            told[id(wiring)] = wiring_digest(wiring), _address_text(wiring)
+        digest, place = told[id(wiring)]
         count_at[digest][place] += 1
         chosen[digest, place] = wiring
     usual = {d: min(places, key=lambda p: (-places[p], p)) for d, places in count_at.items()}

@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fleet.console import STDIO
 from fleet.errors import SnapshotError, StoreError
 from fleet.fields import FrozenModel
+from fleet.memory import collector_paused
 from fleet.model import SCHEMA_VERSION, FleetMap, NodeSnapshot
 from fleet.naming import counted
 from fleet.reading import NodeReading
@@ -158,7 +159,8 @@ def document_from_bytes(content: bytes, *, where: str) -> FleetMap | NodeSnapsho
         SnapshotError: a field is wrong.
     """
     try:
-        document = _DOCUMENT.validate_json(content)
+        with collector_paused():
+            document = _DOCUMENT.validate_json(content)
     except ValidationError as error:
         _refuse_foreign(content, where)
         raise SnapshotError(**_first_fault(error), where=where) from None

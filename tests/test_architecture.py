@@ -23,7 +23,7 @@ FLEET_LAYERS = (
     {"model", "console", "reading"},
     {"wiring", "state"},
     {"fields"},
-    {"units", "errors", "naming", "probe"},
+    {"units", "errors", "naming", "probe", "memory"},
 )
 TOPOLOGY_LAYERS = (
     {"start"},

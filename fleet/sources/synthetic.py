@@ -6,6 +6,7 @@ SPEC, and SPEC -> map -> SPEC is the identity.
 
 import re
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -13,6 +14,7 @@ from typing import Final
 
 from fleet.errors import SourceError
 from fleet.fields import Absence, AbsenceReason, GpuUuid, HostName, SwitchId
+from fleet.memory import collector_paused
 from fleet.merge import merge_snapshots
 from fleet.model import (
     SCHEMA_VERSION,
@@ -84,7 +86,11 @@ def fleet_from_spec(text: str) -> FleetMap:
     >>> len(fleet.nodes), fleet.gpu_count, len(fleet.shapes), len(fleet.switches)
     (2, 16, 1, 9)
     """
-    spec = spec_from_text(text)
+    with collector_paused():
+        return _built(spec_from_text(text))
+
+
+def _built(spec: FleetSpec) -> FleetMap:
     hosts = [_host_name(spec, i) for i in range(spec.nodes)]
     switches, cables = build_fabric(spec.machine, hosts, spec.counts)
     if spec.adaptive_routing is not None:
@@ -92,7 +98,7 @@ def fleet_from_spec(text: str) -> FleetMap:
         switches = tuple(switch.model_copy(update=told) for switch in switches)
     wiring = spec.machine.wiring()
     return merge_snapshots(
-        (_snapshot(spec, i, host, wiring) for i, host in enumerate(hosts)),
+        _snapshots(spec, hosts, wiring),
         switches=(*_nvlink_switches(spec), *switches),
         cables=cables,
         spec=spec.text,
@@ -224,28 +230,44 @@ def _host_name(spec: FleetSpec, i: int) -> HostName:
     return HostName(f"{spec.machine.host_prefix}-{i + 1:0{width}d}")
 
 
-def _snapshot(spec: FleetSpec, i: int, host: HostName, wiring: Wiring) -> NodeSnapshot:
-    rack, position = divmod(i, spec.machine.nodes_per_rack)
-    busy = spec.busy[i % len(spec.busy)]
-    held = (Allocation(holder="busy in the SPEC", slots=tuple(range(busy))),) if busy else ()
+def _snapshots(
+    spec: FleetSpec, hosts: Sequence[HostName], wiring: Wiring
+) -> Iterator[NodeSnapshot]:
+    """All nodes; what is the first one's and every other's alike is checked with the first."""
+    first = _snapshot(spec, hosts[0], wiring)
+    for i, host in enumerate(hosts):
+        yield first.model_copy(update=_own_facts(spec, i, host, wiring))
+
+
+def _snapshot(spec: FleetSpec, host: HostName, wiring: Wiring) -> NodeSnapshot:
     return NodeSnapshot(
         kind="node_snapshot",
         schema_version=SCHEMA_VERSION,
         host=host,
         wiring=wiring,
-        gpus=tuple(_gpu(spec, rack, host, gpu.slot) for gpu in wiring.gpus),
-        nics=tuple(NicIdentity(slot=nic.slot, guid=_guid(host, nic.slot)) for nic in wiring.nics),
-        tray=position if _is_rack_domain(spec.machine) else None,
-        footprint=Footprint(
+        sections=tuple(Section(name=name, source="synthetic") for name in _TOLD),
+        absences=_absences(spec.machine),
+    )
+
+
+def _own_facts(spec: FleetSpec, i: int, host: HostName, wiring: Wiring) -> dict[str, object]:
+    """What tells one node from another."""
+    rack, position = divmod(i, spec.machine.nodes_per_rack)
+    busy = spec.busy[i % len(spec.busy)]
+    held = (Allocation(holder="busy in the SPEC", slots=tuple(range(busy))),) if busy else ()
+    return {
+        "host": host,
+        "gpus": tuple(_gpu(spec, rack, host, gpu.slot) for gpu in wiring.gpus),
+        "nics": tuple(NicIdentity(slot=n.slot, guid=_guid(host, n.slot)) for n in wiring.nics),
+        "tray": position if _is_rack_domain(spec.machine) else None,
+        "footprint": Footprint(
             hall="hall1",
             row=f"row{rack // RACKS_PER_ROW + 1}",
             rack=f"rack{rack + 1:03d}",
             position=position,
         ),
-        allocations=held,
-        sections=tuple(Section(name=name, source="synthetic") for name in _TOLD),
-        absences=_absences(spec.machine),
-    )
+        "allocations": held,
+    }
 
 
 def _absences(machine: Machine) -> tuple[Absence, ...]:

@@ -26,6 +26,14 @@ class NvlinkDomain:
         return tuple(dict.fromkeys(endpoint.host for endpoint in self.endpoints))
 
 
+@dataclass(frozen=True, slots=True)
+class _Linked:
+    """What links some slots of a graph: switches of a rack, switches that reduce."""
+
+    is_racks: bool
+    reduces_in_switch: bool
+
+
 class DomainFinder:
     """Collects domains node by node; GPUs of one cluster uuid and clique share a domain."""
 
@@ -34,18 +42,29 @@ class DomainFinder:
         self._endpoints: list[list[Endpoint]] = []
         self._reduces: list[bool] = []
         self._groups: dict[int, list[tuple[int, ...]]] = {}
+        self._linked: dict[tuple[int, tuple[int, ...]], _Linked] = {}
 
     def add_node(self, node: Node, graph: NodeGraph) -> dict[int, int]:
         """Domain number of each slot of a node."""
         if id(graph) not in self._groups:
             self._groups[id(graph)] = _groups(graph)
         domain_of_slot: dict[int, int] = {}
-        for slots in (part for group in self._groups[id(graph)] for part in _cliques(node, group)):
-            number = self._number_of(_domain_name(node, graph, slots))
+        for slots in _cliques(node, self._groups[id(graph)]):
+            linked = self._linked_by(graph, slots)
+            number = self._number_of(_domain_name(node, graph, slots, linked))
             self._endpoints[number].extend(Endpoint(node.host, slot) for slot in slots)
-            self._reduces[number] |= _reduces_in_switch(graph, slots)
+            self._reduces[number] |= linked.reduces_in_switch
             domain_of_slot.update(dict.fromkeys(slots, number))
         return domain_of_slot
+
+    def _linked_by(self, graph: NodeGraph, slots: tuple[int, ...]) -> "_Linked":
+        """What links some slots, looked up once for all nodes of one graph."""
+        key = (id(graph), slots)
+        if key not in self._linked:
+            ends = {end for slot in slots for end in scale_up_ends(graph, slot)}
+            is_racks = any(end.startswith("domain_switch") for end in ends)
+            self._linked[key] = _Linked(is_racks, _reduces_in_switch(graph, slots))
+        return self._linked[key]
 
     def domains(self) -> tuple[NvlinkDomain, ...]:
         """All domains, by their number."""
@@ -74,24 +93,36 @@ def _groups(graph: NodeGraph) -> list[tuple[int, ...]]:
     return sorted(unique)
 
 
-def _cliques(node: Node, slots: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _cliques(node: Node, groups: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Linked slots apart by what the driver says: a partition of a cluster reaches no other."""
-    told = {gpu.slot: gpu.fabric.domain for gpu in node.gpus if gpu.fabric is not None}
-    members: dict[str | None, list[int]] = defaultdict(list)
-    for slot in slots:
-        members[told.get(slot)].append(slot)
-    return [tuple(part) for part in members.values()]
+    told = _told_domains(node)
+    if not told:
+        return groups
+    cliques: list[tuple[int, ...]] = []
+    for slots in groups:
+        members: dict[str | None, list[int]] = defaultdict(list)
+        for slot in slots:
+            members[told.get(slot)].append(slot)
+        cliques += [tuple(part) for part in members.values()]
+    return cliques
+
+
+def _told_domains(node: Node) -> dict[int, str]:
+    """Domain across nodes of each slot of which the driver tells one."""
+    fabrics = ((gpu.slot, gpu.fabric) for gpu in node.gpus if gpu.fabric is not None)
+    return {slot: domain for slot, fabric in fabrics if (domain := fabric.domain) is not None}
 
 
 def scale_up_ends(graph: NodeGraph, slot: int) -> list[str]:
-    """GPUs and switches at the far ends of a GPU's scale-up links."""
+    """GPUs and switches at the far ends of a GPU's scale-up links; none of a CPU's."""
+    if not graph.is_gpu_node:
+        return []
     ends = graph.graph.successors(f"gpu{slot}")
     return [end for end in ends if end.startswith(("gpu", "nvswitch", "domain_switch"))]
 
 
-def _domain_name(node: Node, graph: NodeGraph, slots: tuple[int, ...]) -> str:
-    ends = {end for slot in slots if graph.is_gpu_node for end in scale_up_ends(graph, slot)}
-    if any(end.startswith("domain_switch") for end in ends):
+def _domain_name(node: Node, graph: NodeGraph, slots: tuple[int, ...], linked: _Linked) -> str:
+    if linked.is_racks:
         told = {gpu.fabric.domain for gpu in node.gpus if gpu.slot in slots and gpu.fabric}
         names = sorted(name for name in told if name)
         if names:

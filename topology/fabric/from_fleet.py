@@ -4,8 +4,9 @@ The inside of a node is built once for all nodes of one wiring, the network once
 pairs share (wirings, slots, tiers between) is routed once.
 """
 
+import gc
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,12 +15,22 @@ from typing import Final
 
 from networkx.utils import UnionFind
 
-from fleet import FleetMap, HostName, Node, Wiring, device_faults, load_fleet, node_wirings
+from fleet import (
+    FleetMap,
+    HostName,
+    Node,
+    Wiring,
+    collector_paused,
+    device_faults,
+    load_fleet,
+    node_wirings,
+)
 from topology.errors import FabricError, UnreachableError, WorkloadError
+from topology.fabric.cable_columns import columns_from_fleet
 from topology.fabric.domains import DomainFinder, NvlinkDomain
 from topology.fabric.graph import Graph, add_link, all_links, new_graph
 from topology.fabric.link_figures import LinkFigures, load_link_figures
-from topology.fabric.network import Network, build_network, cabled_nics, host_of_vertex
+from topology.fabric.network import Network, build_network, host_of_vertex
 from topology.fabric.network_route import network_route
 from topology.fabric.node_graph import NodeGraph, build_node_graph, compute_nics
 from topology.fabric.routes import (
@@ -52,7 +63,8 @@ class Fabric:
     def __init__(self, fleet: FleetMap, figures: LinkFigures | None = None) -> None:
         self.fleet = fleet
         self.figures = figures or load_link_figures()
-        graphs = _NodeGraphs(fleet, self.figures)
+        self._cables = columns_from_fleet(fleet)
+        graphs = _NodeGraphs(self._cables.cabled_nics(), self.figures)
         pairs = [(node, graphs.of(node, wiring)) for node, wiring in node_wirings(fleet)]
         finder = DomainFinder()
         self.nodes = tuple(
@@ -66,7 +78,7 @@ class Fabric:
     @cached_property
     def network(self) -> Network:
         """The switches between the nodes."""
-        return build_network(self.fleet, self.figures)
+        return build_network(self.fleet, self.figures, self._cables)
 
     @cached_property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -251,22 +263,33 @@ def load_fabric(path: str | Path) -> Fabric:
         FleetError: the map cannot be loaded.
         FabricError: a link's rate can neither be read nor derived.
     """
-    return Fabric(load_fleet(path))
+    with collector_paused():
+        fleet = load_fleet(path)
+        if len(fleet.cables) >= _MANY_CABLES:
+            gc.freeze()
+        return Fabric(fleet)
+
+
+_MANY_CABLES: Final = 50_000
+"""From here on a map is so many objects without cycles that the collector never reads them again:
+the three times that it would after loading cost more than all routes of the fleet. A small map is
+left to it, so that a program that loads many keeps nothing."""
 
 
 class _NodeGraphs:
     """Graphs of nodes, one for all that are wired and cabled alike."""
 
-    def __init__(self, fleet: FleetMap, figures: LinkFigures) -> None:
-        self._figures, self._cabled = figures, cabled_nics(fleet)
+    def __init__(self, cabled: Mapping[str, frozenset[int]], figures: LinkFigures) -> None:
+        self._figures, self._cabled = figures, cabled
         self._known: dict[tuple[int, bool, frozenset[int] | None], NodeGraph] = {}
         self._wirings: list[Wiring] = []
+        self._compute: dict[int, frozenset[int]] = {}
 
     def of(self, node: Node, wiring: Wiring) -> NodeGraph:
         """The graph of a node; a GPU whose nearest NIC has no cable sends through another."""
         in_domain = any(gpu.fabric is not None and gpu.fabric.domain for gpu in node.gpus)
         nics = self._cabled.get(node.host)
-        if nics is not None and all(nic.slot in nics for nic in compute_nics(wiring)):
+        if nics is not None and nics >= self._compute_slots(wiring):
             nics = None
         key = (id(wiring), in_domain, nics)
         if key not in self._known:
@@ -275,6 +298,13 @@ class _NodeGraphs:
                 wiring, self._figures, in_rack_domain=in_domain, nics=nics
             )
         return self._known[key]
+
+    def _compute_slots(self, wiring: Wiring) -> frozenset[int]:
+        """Slots of the NICs of a wiring that carry collectives."""
+        if id(wiring) not in self._compute:
+            self._wirings.append(wiring)  # so that no other wiring gets its id
+            self._compute[id(wiring)] = frozenset(nic.slot for nic in compute_nics(wiring))
+        return self._compute[id(wiring)]
 
 
 def _busy(node: Node) -> frozenset[int]:

@@ -116,7 +116,7 @@ def shortest_path(
     def weight(u: str, v: str, parallel: Any) -> float | None:
         if v != destination and not may_pass(v):
             return None
-        return float(min(data[_LINK].alpha_s for data in parallel.values())) + _HOP_TIE_S
+        return float(min(data[_LINK].alpha_s for data in parallel.values())) + HOP_TIE_S
 
     try:
         _, path = nx.single_source_dijkstra(graph, source, destination, weight=weight)
@@ -125,5 +125,5 @@ def shortest_path(
     return [str(vertex) for vertex in path]
 
 
-_HOP_TIE_S = 1e-15
+HOP_TIE_S = 1e-15
 """Breaks ties between equal latencies in favour of fewer hops; never part of a result."""

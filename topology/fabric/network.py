@@ -3,21 +3,24 @@
 Vertices: switch ids, and ``host:nic0`` for a NIC of a host.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final, TypeAlias
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet import Cable, CableEnd, FleetMap, HostName, LinkLayer, LinkState
+from fleet import FleetMap, HostName, LinkLayer
 from topology.errors import FabricError
-from topology.fabric.graph import Graph, add_both_ways, make_link, new_graph, shortest_path
+from topology.fabric.cable_columns import CableColumns, columns_from_fleet
+from topology.fabric.graph import Graph, Link, add_both_ways, make_link, new_graph
 from topology.fabric.link_figures import LinkFigures
+from topology.fabric.trunks import UNREACHABLE, Distances, Trunks, part_of
 
-UNREACHABLE: Final = -1
+IntArray: TypeAlias = NDArray[np.int64]
+FloatArray: TypeAlias = NDArray[np.float64]
+
 LEAF_TIER: Final = 0
 
 _FAMILY: Final = {
@@ -28,6 +31,8 @@ _FAMILY: Final = {
 }
 _INFINIBAND_BY_RATE: Final = ((12.5e9, "ib_edr"), (25e9, "ib_hdr"), (50e9, "ib_ndr"))
 _SLOW_ETHERNET_BYTES_PER_S: Final = 0.2e9
+_PLACES: Final = ("host", "trunk", "core")
+_HOST, _TRUNK, _CORE = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,82 +43,121 @@ class Attachment:
     bytes_per_s: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Network:
     """The switches of a fleet.
 
     ``leaf_of``: by (host, NIC slot). ``up_bytes_per_s``: what a switch can send to the tier above.
     ``layer_of``: what each switch speaks; one that does not tell speaks what the first says.
+    ``cables``: as wide as routing lets them be; ``link_of_cable``: (cables,) index into ``links``.
     """
 
-    graph: Graph
     tier_of: dict[str, int]
     leaf_of: dict[tuple[str, int], Attachment]
     up_bytes_per_s: dict[str, float]
     pod_of: dict[str, int]
     pod_up_bytes_per_s: dict[int, float]
     layer_of: dict[str, LinkLayer]
-    _index: dict[str, int] = field(default_factory=dict)
-    _neighbours: list[NDArray[np.int32]] = field(default_factory=list)
+    cables: CableColumns
+    links: tuple[Link, ...]
+    link_of_cable: IntArray
     _rows: dict[str, NDArray[np.int16]] = field(default_factory=dict)
+    _ways: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """All switches, NICs and cables, one edge for each: for pictures, not for many routes."""
+        graph = new_graph()
+        graph.add_nodes_from(self.tier_of)
+        for cable, link in enumerate(self.link_of_cable.tolist()):
+            add_both_ways(graph, *_vertices(self.cables, cable), self.links[link])
+        return graph
 
     def trunks_between(self, a: str, b: str) -> int:
         """Cables between switches on the shortest way from one leaf to another; -1: no way."""
         if a not in self._rows:
-            self._rows[a] = self._distances(a)
-        return int(self._rows[a][self._index[b]])
+            self._rows[a] = self._trunks.distances_from(self._number[a])
+        return int(self._rows[a][self._number[b]])
+
+    def distances_among(self, switches: Sequence[str]) -> Distances:
+        """What ``trunks_between`` says of any two of some switches, all at once."""
+        numbers = np.array([self._number[switch] for switch in switches], dtype=np.int64)
+        return self._trunks.distances_among(numbers)
 
     def joined_hosts(self) -> list[set[HostName]]:
         """Hosts by the part of the network that they hang on."""
-        parts = nx.weakly_connected_components(self.graph)
-        return [{h for vertex in part if (h := host_of_vertex(vertex))} for part in parts]
+        cables, switches = self.cables, len(self.cables.switches)
+        nic = cables.nic + switches
+        a, b = (np.where(end < 0, nic, end) for end in cables.ends)
+        part = part_of(switches + len(cables.nics), (a, b))
+        hosts: dict[int, set[HostName]] = {p: set() for p in np.unique(part[:switches]).tolist()}
+        for (host, _), number in zip(cables.nics, part[switches:].tolist(), strict=True):
+            hosts[number].add(HostName(host))
+        return list(hosts.values())
 
-    def _distances(self, start: str) -> NDArray[np.int16]:
-        """Cables from a switch to every other, breadth first; kept for each leaf that is asked."""
-        if not self._index:
-            self._number_switches()
-        distance = np.full(len(self._index), UNREACHABLE, dtype=np.int16)
-        frontier = np.array([self._index[start]], dtype=np.int32)
-        steps = 0
-        while frontier.size:
-            distance[frontier] = steps
-            reached = np.unique(np.concatenate([self._neighbours[i] for i in frontier]))
-            frontier = reached[distance[reached] == UNREACHABLE]
-            steps += 1
-        return distance
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {switch: i for i, switch in enumerate(self.cables.switches)}
 
-    def _number_switches(self) -> None:
-        self._index.update({switch: i for i, switch in enumerate(self.tier_of)})
-        for switch in self._index:
-            near = (self._index[n] for n in self.graph.successors(switch) if n in self._index)
-            self._neighbours.append(np.fromiter(near, dtype=np.int32))
+    @cached_property
+    def _trunk_cables(self) -> IntArray:
+        return np.flatnonzero(self.cables.is_trunk)
+
+    @cached_property
+    def _trunks(self) -> Trunks:
+        cables = self._trunk_cables
+        alpha_s = np.array([link.alpha_s for link in self.links], dtype=np.float64)
+        alphas_s = alpha_s[self.link_of_cable[cables]]
+        return Trunks(len(self.cables.switches), self.cables.ends[:, cables], alphas_s)
 
     def switches_between(self, a: str, b: str) -> list[str]:
         """The switches of one shortest way from leaf to leaf, both ends included."""
-        path = shortest_path(self.graph, a, b, may_pass=lambda vertex: vertex in self.tier_of)
-        assert path is not None, "asked only where trunks_between is not negative"
-        return path
+        if (a, b) not in self._ways:
+            way = self._trunks.fastest_way(self._number[a], self._number[b])
+            assert way is not None, "asked only where trunks_between is not negative"
+            self._ways[a, b] = [self.cables.switches[switch] for switch in way]
+        return self._ways[a, b]
+
+    def trunk(self, a: str, b: str) -> Link:
+        """The first link that was laid from a switch to a neighbour."""
+        cable = self._trunk_cables[self._trunks.cable_between(self._number[a], self._number[b])]
+        return self.links[int(self.link_of_cable[cable])]
+
+    def host_link(self, place: tuple[str, int]) -> Link:
+        """The link from a NIC to its leaf."""
+        return self.links[int(self.link_of_cable[self._cable_of_nic[place]])]
+
+    @cached_property
+    def _cable_of_nic(self) -> dict[tuple[str, int], int]:
+        return dict(zip(self.cables.nics, _first_of_nic(self.cables).tolist(), strict=True))
 
 
-def build_network(fleet: FleetMap, figures: LinkFigures) -> Network:
-    """The network of a map: its switches and its cables that are up."""
+def build_network(
+    fleet: FleetMap, figures: LinkFigures, columns: CableColumns | None = None
+) -> Network:
+    """The network of a map: its switches and its cables that are up.
+
+    ``columns``: those cables, where they have been read already.
+    """
     switches = [switch for switch in fleet.switches if switch.nvlink_domain is None]
     layers = [switch.link_layer for switch in switches if switch.link_layer is not None]
     first = layers[0] if layers else LinkLayer.UNREPORTED
     layer_of: dict[str, LinkLayer] = {switch.id: switch.link_layer or first for switch in switches}
-    cables = sorted(_network_cables(fleet, layer_of.keys()), key=_cable_name)
     shares: dict[str, float] = {s.id: _share(s.adaptive_routing, figures) for s in switches}
-    cables = [_as_routed(cable, shares) for cable in cables]
+    cables = _as_routed(columns or columns_from_fleet(fleet), shares)
     tier_of = _tiers({switch.id: switch.tier for switch in switches}, cables)
     up, pod_of, pod_up = _capacities(tier_of, cables)
+    links, link_of_cable = _links(tier_of, cables, layer_of, figures)
     return Network(
-        graph=_switch_graph(tier_of, cables, layer_of, figures),
         tier_of=tier_of,
         leaf_of=_attachments(cables),
         up_bytes_per_s=up,
         pod_of=pod_of,
         pod_up_bytes_per_s=pod_up,
         layer_of=layer_of,
+        cables=cables,
+        links=links,
+        link_of_cable=link_of_cable,
     )
 
 
@@ -124,39 +168,12 @@ def _share(adaptive_routing: bool | None, figures: LinkFigures) -> float:
     return figures.trunk_share["adaptive" if adaptive_routing else "static"].share_ratio
 
 
-def _as_routed(cable: Cable, shares: Mapping[str, float]) -> Cable:
-    """A trunk as wide as the routing of its switches lets it be; static routing collides."""
-    ends = [end.device for end in (cable.a, cable.b) if end.nic is None]
-    share = min(shares[end] for end in ends)
-    if len(ends) < len((cable.a, cable.b)) or share == 1.0:
-        return cable
-    return cable.model_copy(update={"bytes_per_s": cable.bytes_per_s * share})
-
-
-def _network_cables(fleet: FleetMap, switches: Collection[str]) -> Iterator[Cable]:
-    """Cables that are up and join network switches; from host to host none is modelled."""
-    for cable in fleet.cables:
-        ends = [end for end in (cable.a, cable.b) if end.nic is None]
-        joins_switches = bool(ends) and all(end.device in switches for end in ends)
-        if joins_switches and cable.state is not LinkState.DOWN:
-            yield cable
-
-
-def cabled_nics(fleet: FleetMap) -> dict[str, frozenset[int]]:
-    """Slots of the NICs of each host from which a cable that is up leads to a switch."""
-    switches = {switch.id for switch in fleet.switches if switch.nvlink_domain is None}
-    slots: dict[str, set[int]] = defaultdict(set)
-    for cable in _network_cables(fleet, switches):
-        for end in (cable.a, cable.b):
-            if end.nic is not None:
-                slots[end.device].add(end.nic)
-    return {host: frozenset(nics) for host, nics in slots.items()}
-
-
-def _cable_name(cable: Cable) -> tuple[str, int, str, int]:
-    """Where a cable stands in the order in which they are laid, whatever the map's order is."""
-    a, b = cable.a, cable.b
-    return a.device, a.port or 0, b.device, b.port or 0
+def _as_routed(cables: CableColumns, shares: Mapping[str, float]) -> CableColumns:
+    """Trunks as wide as the routing of their switches lets them be; static routing collides."""
+    share = np.array([shares[switch] for switch in cables.switches], dtype=np.float64)
+    rates = cables.bytes_per_s.copy()
+    rates[cables.is_trunk] *= share[cables.ends[:, cables.is_trunk]].min(axis=0)
+    return replace(cables, bytes_per_s=rates)
 
 
 def nic_vertex(host: str, nic: int) -> str:
@@ -193,86 +210,127 @@ def edge_kind(layer: LinkLayer, bytes_per_s: float, where: str) -> str:
     return f"{family}_{where if where != 'core' or family == 'roce' else 'trunk'}"
 
 
-def _switch_graph(
-    tier_of: dict[str, int],
-    cables: Iterable[Cable],
+def _vertices(cables: CableColumns, cable: int) -> tuple[str, str]:
+    """Vertices of both ends of a cable."""
+    nic = int(cables.nic[cable])
+    a, b = (
+        cables.switches[end] if end >= 0 else nic_vertex(*cables.nics[nic])
+        for end in cables.ends[:, cable].tolist()
+    )
+    return a, b
+
+
+def _links(
+    tier_of: Mapping[str, int],
+    cables: CableColumns,
     layer_of: Mapping[str, LinkLayer],
     figures: LinkFigures,
-) -> Graph:
-    graph = new_graph()
-    graph.add_nodes_from(tier_of)
-    for cable in cables:
-        ends = [_vertex(cable.a), _vertex(cable.b)]
-        tiers = [tier_of[end] for end in ends if end in tier_of]
-        where = "host" if len(tiers) < len(ends) else "core" if min(tiers) > LEAF_TIER else "trunk"
-        layer = next((layer_of[end] for end in ends if end in tier_of), LinkLayer.UNREPORTED)
-        kind = edge_kind(layer, cable.bytes_per_s, where)
-        link = make_link(figures, kind, bytes_per_s=cable.bytes_per_s)
-        add_both_ways(graph, ends[0], ends[1], link)
-    return graph
+) -> tuple[tuple[Link, ...], IntArray]:
+    """Links of each layer, place and rate, in the order of their first cables, and each cable's.
+
+    Raises:
+        FabricError: a figure is missing, or a cable joins a switch with itself.
+    """
+    tier = np.array([tier_of[switch] for switch in cables.switches], dtype=np.int64)
+    layers = list(LinkLayer)
+    layer = np.array([layers.index(layer_of[s]) for s in cables.switches], dtype=np.int64)
+    is_core = (tier[cables.ends] > LEAF_TIER).all(axis=0) if len(tier) else cables.is_trunk
+    place = np.where(cables.is_trunk, np.where(is_core, _CORE, _TRUNK), _HOST)
+    speaks = layer[np.where(cables.ends[0] >= 0, cables.ends[0], cables.ends[1])]
+    is_loop = cables.ends[0] == cables.ends[1]
+    rates, rate = np.unique(cables.bytes_per_s, return_inverse=True)
+    code = ((rate * len(layers) + speaks) * len(_PLACES) + place) * 2 + is_loop
+    _, first, kind_of = np.unique(code, return_index=True, return_inverse=True)
+    laid = np.argsort(first)
+    links = [
+        _proved_link(
+            cables, i, edge_kind(layers[speaks[i]], rates[rate[i]], _PLACES[place[i]]), figures
+        )
+        for i in first[laid].tolist()
+    ]
+    return tuple(links), np.argsort(laid)[kind_of]
 
 
-def _vertex(end: CableEnd) -> str:
-    return end.device if end.nic is None else nic_vertex(end.device, end.nic)
+def _proved_link(cables: CableColumns, cable: int, kind: str, figures: LinkFigures) -> Link:
+    """The link of a cable, refused where the graph would refuse it."""
+    link = make_link(figures, kind, bytes_per_s=float(cables.bytes_per_s[cable]))
+    add_both_ways(new_graph(), *_vertices(cables, cable), link)
+    return link
 
 
-def _attachments(cables: Iterable[Cable]) -> dict[tuple[str, int], Attachment]:
+def _first_of_nic(cables: CableColumns) -> IntArray:
+    """The first cable of every NIC."""
+    on_nic = np.flatnonzero(~cables.is_trunk)
+    _, first = np.unique(cables.nic[on_nic], return_index=True)
+    return on_nic[first]
+
+
+def _attachments(cables: CableColumns) -> dict[tuple[str, int], Attachment]:
     """Leaf of every NIC; of a NIC with two cables the first."""
-    leaf_of: dict[tuple[str, int], Attachment] = {}
-    for cable in cables:
-        for near, far in ((cable.a, cable.b), (cable.b, cable.a)):
-            if near.nic is not None and far.nic is None:
-                attachment = Attachment(far.device, cable.bytes_per_s)
-                leaf_of.setdefault((near.device, near.nic), attachment)
-    return leaf_of
+    first = _first_of_nic(cables)
+    leaves = cables.ends[:, first].max(axis=0).tolist()
+    rows = list(zip(leaves, cables.bytes_per_s[first].tolist(), strict=True))
+    known = {row: Attachment(cables.switches[row[0]], row[1]) for row in dict.fromkeys(rows)}
+    return {nic: known[row] for nic, row in zip(cables.nics, rows, strict=True)}
 
 
-def _tiers(told: dict[str, int | None], cables: list[Cable]) -> dict[str, int]:
+def _tiers(told: Mapping[str, int | None], cables: CableColumns) -> dict[str, int]:
     """Tier of every switch: as told, else by distance from the switches that have hosts."""
-    distance = {far.device: LEAF_TIER for far in _switch_ends_of_host_cables(cables)}
-    neighbours: dict[str, set[str]] = defaultdict(set)
-    for cable in cables:
-        if cable.a.nic is None and cable.b.nic is None:
-            neighbours[cable.a.device].add(cable.b.device)
-            neighbours[cable.b.device].add(cable.a.device)
-    frontier = sorted(distance)
-    while frontier:
-        reached = {n for switch in frontier for n in neighbours[switch]} - distance.keys()
-        distance.update(dict.fromkeys(reached, distance[frontier[0]] + 1))
-        frontier = sorted(reached)
+    if None not in told.values():
+        return {switch: tier for switch, tier in told.items() if tier is not None}
+    distance = _from_hosts(cables).tolist()
     return {
-        switch: tier if tier is not None else distance.get(switch, LEAF_TIER)
-        for switch, tier in told.items()
+        switch: tier if tier is not None else max(far, LEAF_TIER)
+        for (switch, tier), far in zip(told.items(), distance, strict=True)
     }
 
 
-def _switch_ends_of_host_cables(cables: Iterable[Cable]) -> Iterator[CableEnd]:
-    for cable in cables:
-        if cable.a.nic is not None and cable.b.nic is None:
-            yield cable.b
-        elif cable.b.nic is not None and cable.a.nic is None:
-            yield cable.a
+def _from_hosts(cables: CableColumns) -> IntArray:
+    """Trunks from each switch to the nearest that has hosts, -1 where none is joined to any."""
+    distance = np.full(len(cables.switches), UNREACHABLE, dtype=np.int64)
+    distance[cables.ends[:, ~cables.is_trunk].max(axis=0)] = LEAF_TIER
+    trunks = cables.ends[:, cables.is_trunk]
+    a, b = np.concatenate([trunks, trunks[::-1]], axis=1)
+    step = LEAF_TIER
+    while True:
+        reached = b[(distance[a] == step) & (distance[b] == UNREACHABLE)]
+        if not len(reached):
+            return distance
+        step += 1
+        distance[reached] = step
 
 
 def _capacities(
-    tier_of: dict[str, int], cables: Iterable[Cable]
+    tier_of: Mapping[str, int], cables: CableColumns
 ) -> tuple[dict[str, float], dict[str, int], dict[int, float]]:
     """Rate of each switch towards the tier above, pod of each switch, rate out of each pod."""
-    up: dict[str, float] = defaultdict(float)
-    pods: nx.Graph[str] = nx.Graph()
-    pods.add_nodes_from(switch for switch, tier in tier_of.items() if tier <= LEAF_TIER + 1)
-    for cable in cables:
-        if cable.a.nic is not None or cable.b.nic is not None:
-            continue
-        low, high = sorted((cable.a.device, cable.b.device), key=lambda name: tier_of[name])
-        up[low] += cable.bytes_per_s
-        if tier_of[low] == tier_of[high]:
-            up[high] += cable.bytes_per_s
-        if tier_of[high] <= LEAF_TIER + 1:
-            pods.add_edge(low, high)
-    pod_of = {s: i for i, pod in enumerate(nx.connected_components(pods)) for s in pod}
-    pod_up: dict[int, float] = defaultdict(float)
-    for switch, rate in up.items():
-        if tier_of[switch] == LEAF_TIER + 1:
-            pod_up[pod_of[switch]] += rate
-    return dict(up), pod_of, dict(pod_up)
+    tier = np.array([tier_of[switch] for switch in cables.switches], dtype=np.int64)
+    trunks = np.flatnonzero(cables.is_trunk)
+    a, b = cables.ends[:, trunks]
+    is_turned = tier[b] < tier[a]
+    low, high = np.where(is_turned, b, a), np.where(is_turned, a, b)
+    sends = np.stack([np.ones_like(is_turned), tier[low] == tier[high]], axis=1)
+    sender = np.stack([low, high], axis=1)[sends]
+    rates = np.stack([cables.bytes_per_s[trunks]] * 2, axis=1)[sends]
+    up = _sums(sender, rates)
+    in_pod = tier[high] <= LEAF_TIER + 1
+    part = part_of(len(tier), (low[in_pod], high[in_pod]))
+    inside = np.flatnonzero(tier <= LEAF_TIER + 1)
+    _, pod = np.unique(part[inside], return_inverse=True)
+    pod_of = dict(zip(inside.tolist(), pod.tolist(), strict=True))
+    outward = [switch for switch in up if tier[switch] == LEAF_TIER + 1]
+    pods = np.array([pod_of[switch] for switch in outward], dtype=np.int64)
+    names = cables.switches
+    return (
+        {names[switch]: rate for switch, rate in up.items()},
+        {names[switch]: number for switch, number in pod_of.items()},
+        _sums(pods, np.array([up[switch] for switch in outward])),
+    )
+
+
+def _sums(keys: IntArray, values: FloatArray) -> dict[int, float]:
+    """Sums by key, added up in order; keys as they first come."""
+    found, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    sums = np.bincount(number, values, minlength=len(found))
+    order = np.argsort(first)
+    return dict(zip(found[order].tolist(), sums[order].tolist(), strict=True))

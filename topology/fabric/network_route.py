@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from topology.fabric.graph import links_between
 from topology.fabric.link_figures import LinkFigures
 from topology.fabric.network import Network, nic_vertex
 from topology.fabric.node_graph import NodeGraph
@@ -63,7 +62,7 @@ def network_route(
     hops = [
         *inner[:-1],
         *(_times(hop, lanes[0].count) for hop in inner[-1:]),
-        *_network_hops(network, chain, (f"nic{nics[0]}", f"nic{nics[1]}"), lanes),
+        *_network_hops(network, chain, places, lanes),
         *(_times(hop, lanes[1].count) for hop in outer[:1]),
         *outer[1:],
     ]
@@ -101,13 +100,14 @@ def _nic_device(node: NodeGraph, slot: int) -> str | None:
 
 
 def _network_hops(
-    network: Network, chain: list[str], nics: tuple[str, str], lanes: Sequence[Lanes]
+    network: Network, chain: list[str], places: Sequence[tuple[str, int]], lanes: Sequence[Lanes]
 ) -> Iterator[Hop]:
     """Hops from NIC to NIC, one cable each; the tiers they cross come from their number.
 
     GPUs with several NICs send over as many cables side by side.
     """
     last = len(chain) - 2
+    nics = [f"nic{slot}" for _, slot in places]
     common = min(lane.count for lane in lanes)
     for i, (u, v) in enumerate(pairwise(chain)):
         if i in (0, last):
@@ -117,7 +117,7 @@ def _network_hops(
         else:
             place = HopPlace.LEAF_DOWN if i == last - 1 else HopPlace.POD_DOWN
         local = {0: (nics[0], ""), last: ("", nics[1])}.get(i, ("", ""))
-        link = links_between(network.graph, u, v)[0]
+        link = network.host_link(places[i > 0]) if i in (0, last) else network.trunk(u, v)
         count = {0: lanes[0].count, last: lanes[1].count}.get(i, common)
         kind, alpha_s, rate = link.kind, link.alpha_s, link.bytes_per_s * count
         yield Hop(u, v, place, local, kind, alpha_s, rate, count, link.confidence)

@@ -12,10 +12,10 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet import collector_paused
 from topology.errors import UnreachableError
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.graph import all_links
-from topology.fabric.network import Network
 from topology.fabric.network_route import Lanes
 from topology.fabric.node_graph import NodeGraph
 from topology.fabric.routes import Endpoint, Hop, HopPlace, Route
@@ -60,6 +60,11 @@ class RouteMap:
     """
 
     def __init__(self, fabric: Fabric, endpoints: Sequence[Endpoint]) -> None:
+        with collector_paused():
+            self._place(fabric, endpoints)
+
+    def _place(self, fabric: Fabric, endpoints: Sequence[Endpoint]) -> None:
+        """Number nodes, wirings and domains of the ranks, and lay out what they share."""
         self.fabric = fabric
         self.endpoints = tuple(endpoints)
         nodes = [fabric.node_of[endpoint.host] for endpoint in self.endpoints]
@@ -112,12 +117,16 @@ class RouteMap:
 
     def _set_network_rates(self, bases: IntArray) -> None:
         """A NIC port is as fast as its cable; a GPU's several NICs count as their first."""
-        for rank, rate in enumerate(self._tiers.cable_bytes_per_s):
-            if rate > 0:
-                local = self._local[self._graph[rank]]
-                nic = f"nic{local.graph.nic_of_gpu[self.endpoints[rank].slot]}"
-                for key in ((nic, ""), ("", nic)):
-                    self._bytes_per_s[bases[self._node[rank]] + local.number[key]] = rate
+        rates = self._tiers.cable_bytes_per_s
+        ranks = np.flatnonzero(rates > 0)
+        slots = int(self._slot.max(initial=0)) + 1
+        kinds, kind = np.unique(self._graph[ranks] * slots + self._slot[ranks], return_inverse=True)
+        ports = np.zeros((len(kinds), 2), dtype=np.int64)
+        for i, (graph, slot) in enumerate(np.stack(np.divmod(kinds, slots), axis=1).tolist()):
+            nic = f"nic{self._local[graph].graph.nic_of_gpu[slot]}"
+            ports[i] = [self._local[graph].number[key] for key in ((nic, ""), ("", nic))]
+        for port in ports[kind].T:
+            self._bytes_per_s[bases[self._node[ranks]] + port] = rates[ranks]
 
     def table(self, source: IntArray, destination: IntArray) -> RouteTable:
         """Routes of pairs of vertices.
@@ -308,15 +317,15 @@ class _Tiers:
         places = [_nic_place(fabric, endpoint) for endpoint in endpoints]
         attachments = [network.leaf_of.get(place) if place else None for place in places]
         lanes = [Lanes.of(fabric.node_of[e.host].graph, e, network) for e in endpoints]
-        self.cable_bytes_per_s = [lane.bytes_per_s for lane in lanes]
+        self.cable_bytes_per_s = np.array([lane.bytes_per_s for lane in lanes], dtype=np.float64)
         rates = np.unique(self.cable_bytes_per_s, return_inverse=True)
         self.rate_number, self.rate_count = rates[1].astype(np.int64), len(rates[0])
         names = sorted({a.leaf for a in attachments if a})
         number = {name: i for i, name in enumerate(names)}
         self._leaf = np.array([number[a.leaf] if a else _NO_LEAF for a in attachments])
         self._pod = np.array([network.pod_of.get(name, 0) for name in names] or [0])
-        self._distance = _leaf_distances(network, names)
-        self.most_trunks = int(self._distance.max(initial=0))
+        self._distances = network.distances_among(names)
+        self.most_trunks = self._distances.most
         leaves_of = {lane.leaves[0]: set(lane.leaves) for lane in lanes if lane.leaves}
         up = [
             sum(network.up_bytes_per_s.get(leaf, np.inf) for leaf in leaves_of.get(name, {name}))
@@ -331,7 +340,7 @@ class _Tiers:
         a, b = self._leaf[source], self._leaf[destination]
         known = (a != _NO_LEAF) & (b != _NO_LEAF)
         result = np.full(len(source), -1, dtype=np.int64)
-        result[known] = self._distance[a[known], b[known]]
+        result[known] = self._distances.of(a[known], b[known])
         return result
 
     def number(self, place: HopPlace, rank: IntArray) -> IntArray:
@@ -351,8 +360,3 @@ class _Tiers:
 def _nic_place(fabric: Fabric, endpoint: Endpoint) -> tuple[str, int] | None:
     nic = fabric.node_of[endpoint.host].graph.nic_of_gpu.get(endpoint.slot)
     return None if nic is None else (endpoint.host, nic)
-
-
-def _leaf_distances(network: Network, names: list[str]) -> IntArray:
-    rows = [[network.trunks_between(a, b) for b in names] for a in names]
-    return np.array(rows, dtype=np.int64).reshape(len(names), len(names))

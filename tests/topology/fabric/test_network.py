@@ -1,6 +1,8 @@
 from collections import deque
 from collections.abc import Iterable
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from tests.topology.fabric.factories import (
 )
 from topology.errors import FabricError
 from topology.fabric.from_fleet import Fabric
-from topology.fabric.graph import all_links, links_between
+from topology.fabric.graph import all_links, links_between, shortest_path
 from topology.fabric.network import Network, edge_kind, host_of_vertex, nic_vertex
 
 NDR = 50e9
@@ -284,3 +286,46 @@ def test_a_leaf_that_lost_its_uplinks_reaches_no_other() -> None:
     network = Fabric(fleet).network
     assert network.trunks_between("leaf01-rail0", "leaf02-rail0") == -1
     assert network.trunks_between("leaf01-rail1", "leaf02-rail0") == 2
+
+
+def test_ways_and_links_are_those_of_the_whole_graph() -> None:
+    """With every sixth cable of three tiers down, and narrower ones among the rest."""
+    fleet = fleet_of("model:dgx-h100 node:40 leaf:64 core:5")
+    cables = [
+        c.model_copy(update={"bytes_per_s": c.bytes_per_s / (1 + i % 5 % 2)})
+        for i, c in enumerate(fleet.cables)
+        if i % 6
+    ]
+    network = Fabric(fleet.model_copy(update={"cables": tuple(cables)})).network
+    leaves = [switch for switch, tier in network.tier_of.items() if tier == 0]
+    is_switch = network.tier_of.__contains__
+    for a, b in pairwise(leaves):
+        chain = shortest_path(network.graph, a, b, may_pass=is_switch)
+        assert network.switches_between(a, b) == chain
+        for u, v in pairwise(chain or ()):
+            assert network.trunk(u, v) == links_between(network.graph, u, v)[0]
+    for (host, nic), attachment in network.leaf_of.items():
+        ends = nic_vertex(host, nic), attachment.leaf
+        assert network.host_link((host, nic)) == links_between(network.graph, *ends)[0]
+
+
+def test_distances_of_many_leaves_are_those_of_each_pair() -> None:
+    network = Fabric(fleet_of("model:dgx-h100 node:70 oversubscription:2")).network
+    leaves = sorted({attachment.leaf for attachment in network.leaf_of.values()})
+    a, b = np.indices((len(leaves), len(leaves))).reshape(2, -1)
+    expected = [network.trunks_between(leaves[i], leaves[j]) for i, j in zip(a, b, strict=True)]
+    assert network.distances_among(leaves).of(a, b).tolist() == expected
+
+
+def test_hosts_are_joined_by_switches_and_by_a_nic_on_two_leaves() -> None:
+    bond = cable(("h1", 0), "b")
+    bond = bond.model_copy(update={"a": bond.a.model_copy(update={"port": 2})})
+    cables = [cable((f"h{i}", 0), name) for i, name in enumerate("aab")]
+    switches = [leaf("a"), leaf("b"), leaf("lone")]
+    assert network_of(switches, cables).joined_hosts() == [{"h0", "h1"}, {"h2"}, set()]
+    assert network_of(switches, [*cables, bond]).joined_hosts() == [{"h0", "h1", "h2"}, set()]
+
+
+def test_a_cable_from_a_switch_to_itself_is_refused() -> None:
+    with pytest.raises(FabricError, match="a -> a: a link from a device to itself"):
+        network_of([leaf("a")], [cable(("h0", 0), "a"), cable("a", "a", port=2)])

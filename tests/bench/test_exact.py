@@ -10,7 +10,7 @@ import pytest
 from tests.topology.latency.factories import fabric_of, schedule_of, uniform_costs
 from tests.topology.latency.test_exact import fabric_costs
 from topology.fabric.link_figures import Jitter
-from topology.latency.exact import chosen_grid, exact_law, plan_of
+from topology.latency.exact import chosen_grid, exact_law, last_plan_of
 from topology.latency.knee import find_knee, layers_of
 from topology.latency.law import Grid, Law
 from topology.latency.law_grid import fitting_grid, piloted
@@ -96,14 +96,15 @@ def test_a_law_from_its_shape(made: Callable[[int], Law], ranks: int) -> None:
 def test_a_law_from_a_schedule_and_the_replay_beside_it(name: str, ranks: int) -> None:
     costs = uniform_costs(schedule_of(name, ranks), alpha_s=ALPHA_S[1])
     noises, jitters = NOISES[1:], [noise.jitter for noise in NOISES[1:]]
-    took, planned = [], []
+    took: list[float] = []
+    again: list[float] = []
     for _ in range(5):
-        start = time.perf_counter()
-        exact = exact_law(costs, noises)
-        took.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        plan = plan_of(costs)
-        planned.append(time.perf_counter() - start)
+        last_plan_of.cache_clear()
+        for taken in (took, again):
+            start = time.perf_counter()
+            exact = exact_law(costs, noises)
+            taken.append(time.perf_counter() - start)
+    plan = last_plan_of(costs)
     tracemalloc.start()
     exact_law(costs, noises)
     peak = tracemalloc.get_traced_memory()[1]
@@ -114,8 +115,8 @@ def test_a_law_from_a_schedule_and_the_replay_beside_it(name: str, ranks: int) -
     trial_s = (time.perf_counter() - start) / trials
     widths = ", ".join(f"{exact.width_ratio(key):.2%}" for key in ("p50_s", "p99_s", "p999_s"))
     print(
-        f"\n{name} of {ranks} from its schedule: {min(took) * 1e3:.0f} ms, of which "
-        f"{min(planned) * 1e3:.0f} ms for the {len(plan.laws.formulas)} formulas, "
+        f"\n{name} of {ranks} from its schedule: {min(took) * 1e3:.0f} ms, and "
+        f"{min(again) * 1e3:.0f} ms again with its {len(plan.laws.formulas)} formulas, "
         f"{chosen_grid(plan, jitters).cells} cells, {peak / 1e6:.0f} MB; p50, p99, p99.9 within "
         f"{widths}; 100,000 trials of the replay take {trial_s * 1e5:.0f} s"
     )

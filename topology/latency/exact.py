@@ -10,6 +10,7 @@ but one, it is at most the product. No rings: see ``why_not_exact``.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 
@@ -28,8 +29,9 @@ from topology.latency.law import (
 )
 from topology.latency.law_graph import graph_of, waist_of
 from topology.latency.law_grid import PILOT_CELLS, fitting_grid, piloted
-from topology.latency.law_noise import noise_law
+from topology.latency.law_noise import FINER, noise_law, one_row_noise_law
 from topology.latency.law_passes import Laws, laws_at_waist
+from topology.latency.law_rows import FloatArray
 from topology.latency.monte_carlo import noiseless_s
 from topology.latency.noise import MessageNoise
 from topology.latency.summary import PERCENTILES
@@ -67,10 +69,11 @@ class ExactLaw:
 
     The upper end is None where it lies beyond the grid. ``central_s``: their middles, None there.
     ``mean_s``: of the middle law, without what lies beyond. ``mass_lost``: chance beyond the grid
-    and by rounding; the bracket contains it.
+    and by rounding; the bracket contains it. ``laws``: of the one time; the first reaches farthest,
+    others are finer and certify what they reach.
     """
 
-    law: Law
+    laws: tuple[Law, ...]
     bracket: dict[str, tuple[float, float | None]]
     central_s: dict[str, float | None]
     mean_s: float
@@ -80,6 +83,17 @@ class ExactLaw:
         """Width of a percentile's bracket, as a part of its lower end; inf if it has no upper."""
         low, high = self.bracket[name]
         return math.inf if high is None else (high - low) / low
+
+    def quantile(self, q: float) -> tuple[float, float]:
+        """What all laws certify of the q-quantile; the upper end is inf beyond the grid. [s]"""
+        return _bracket(self.laws, q)
+
+    def middle(self) -> tuple[FloatArray, FloatArray]:
+        """Times and P(later), each of shape (m,): in the middle of what all laws certify. [s]
+
+        On the cells of the finest law up to its end, then on those of the next.
+        """
+        return _middle(self.laws)
 
 
 def exact_law(costs: Costs, noises: Sequence[MessageNoise]) -> ExactLaw:
@@ -95,7 +109,7 @@ def exact_law(costs: Costs, noises: Sequence[MessageNoise]) -> ExactLaw:
     reason = why_not_exact(costs, jitters)
     if reason is not None:
         raise ScheduleError(reason, field=costs.schedule.algorithm, remedy=REMEDY)
-    plan = plan_of(costs)
+    plan = last_plan_of(costs)
     grid = chosen_grid(plan, jitters)
     for _ in range(MOST_GROWTH):
         law = _law(plan, jitters, grid)
@@ -115,6 +129,7 @@ class Plan:
 
     ``latest``: the completion is the latest of them. ``cones``: each is no later than that.
     ``held``: the latest of these bounds it from above where channels wait for each other.
+    ``own_s``: each step's least message, without noise. [s]
     """
 
     costs: Costs
@@ -122,6 +137,12 @@ class Plan:
     latest: list[tuple[int, int]]
     cones: list[int]
     held: list[tuple[int, int]] | None
+    own_s: float = 0.0
+
+    @property
+    def has_one_row(self) -> bool:
+        """Whether the upper bounds of all laws are the lower ones, only later."""
+        return not (self.laws.has_shared or self.cones or self.held)
 
 
 def plan_of(costs: Costs) -> Plan:
@@ -138,7 +159,12 @@ def plan_of(costs: Costs) -> Plan:
     if _channels_meet(costs):
         gated = graph_of(costs, copies_replace=copies_replace, gated=True)
         held = laws_at_waist(gated, laws, waist, shares=False)
-    return Plan(costs, laws, latest, cones, held)
+    own_s = sum(float(c.message_s.min()) for c in costs.rounds if len(c.message_s))
+    return Plan(costs, laws, latest, cones, held, own_s)
+
+
+last_plan_of = lru_cache(maxsize=1)(plan_of)
+"""The same; kept until the next, as one schedule is asked for under several noises in a row."""
 
 
 def why_not_exact(costs: Costs, jitters: Sequence[Jitter]) -> str | None:
@@ -186,7 +212,7 @@ def chosen_grid(plan: Plan, jitters: Sequence[Jitter]) -> Grid:
     costs = plan.costs
     steps, messages = max(costs.schedule.steps, 1), max(costs.schedule.messages, 1)
     end_s = max((noise_end_s(jitter, steps, messages) for jitter in jitters), default=0.0)
-    step_s = finest_s(costs)
+    step_s = finest_s(plan)
     if end_s <= PILOT_CELLS * step_s:
         return Grid(step_s, max(64, math.ceil(end_s / step_s)))
     pilot = piloted(lambda grid: _law(plan, jitters, grid), end_s=2 * end_s, last=1 - 2 * UNSEEN)
@@ -199,10 +225,11 @@ def chosen_grid(plan: Plan, jitters: Sequence[Jitter]) -> Grid:
     )
 
 
-def finest_s(costs: Costs) -> float:
+def finest_s(plan: Plan) -> float:
     """Cells that all steps together round the time without noise by RESOLUTION with. [s]"""
-    own_s = sum(float(c.message_s.min()) for c in costs.rounds if len(c.message_s))
-    return max(RESOLUTION * own_s / max(costs.schedule.steps, 1), 1e-12)
+    wider = 1 + plan.has_one_row / FINER
+    steps = max(plan.costs.schedule.steps, 1)
+    return max(RESOLUTION * plan.own_s / wider / steps, 1e-12)
 
 
 def _closer(plan: Plan, jitters: Sequence[Jitter], law: Law) -> list[Law]:
@@ -213,19 +240,20 @@ def _closer(plan: Plan, jitters: Sequence[Jitter], law: Law) -> list[Law]:
     closer: list[Law] = []
     for q in PERCENTILES.values():
         for _ in range(MOST_GROWTH):
-            grid = _closer_grid(plan.costs, [law, *closer], q)
+            grid = _closer_grid(plan, [law, *closer], q)
             if grid is None:
                 break
-            closer.append(_law(plan, jitters, grid))
+            # Of one row, the lower bound loses more where much lies beyond the grid.
+            closer.append(_law_of(plan, [noise_law(grid, jitter) for jitter in jitters], grid))
     return closer
 
 
-def _closer_grid(costs: Costs, laws: Sequence[Law], q: float) -> Grid | None:
+def _closer_grid(plan: Plan, laws: Sequence[Law], q: float) -> Grid | None:
     """A grid that narrows a percentile's bracket and reaches those after it that it can."""
     (low, high), finest = _bracket(laws, q), min(law.grid.step_s for law in laws)
     if high == math.inf or high - low <= COARSE * RESOLUTION * low:
         return None
-    step_s = max(finest_s(costs), RESOLUTION * low * finest / (high - low))
+    step_s = max(finest_s(plan), RESOLUTION * low * finest / (high - low))
     step_s = max(step_s, (high - laws[0].origin_s) / (CLOSER_CELLS - 1))
     if step_s > finest / COARSE:
         return None
@@ -264,7 +292,11 @@ def grown(grid: Grid) -> Grid:
 
 def _law(plan: Plan, jitters: Sequence[Jitter], grid: Grid) -> Law:
     """Without launch and base."""
-    hops = [noise_law(grid, jitter) for jitter in jitters]
+    of_hop = one_row_noise_law if plan.has_one_row else noise_law
+    return _law_of(plan, [of_hop(grid, jitter) for jitter in jitters], grid)
+
+
+def _law_of(plan: Plan, hops: Sequence[Law], grid: Grid) -> Law:
     laws = plan.laws.worked_out(grid, hops)
     law = _latest(laws, plan.latest)
     if plan.cones:
@@ -320,18 +352,24 @@ def summed_up(laws: Sequence[Law]) -> ExactLaw:
         low, high = _bracket(laws, q)
         bracket[name] = (low, None if high == math.inf else high)
         central[name] = None if high == math.inf else (low + high) / 2
-    law = laws[0]
-    return ExactLaw(law, bracket, central, _mean_s(laws), law.beyond + law.error)
+    mass_lost = laws[0].beyond + laws[0].error
+    return ExactLaw(tuple(laws), bracket, central, _mean_s(laws), mass_lost)
 
 
 def _mean_s(laws: Sequence[Law]) -> float:
-    """Origin plus the sum of P(later), from the finest law up to its end, then the next. [s]"""
-    mean_s = laws[0].origin_s
-    reached_s = 0.0
+    """The first time plus the sum of P(later), without what lies beyond. [s]"""
+    time_s, later = _middle(laws)
+    within = np.maximum(later - laws[0].beyond / 2, 0.0)
+    return float(time_s[0] + np.diff(time_s) @ within[:-1])
+
+
+def _middle(laws: Sequence[Law]) -> tuple[FloatArray, FloatArray]:
+    times_s: list[FloatArray] = []
+    reached_s = -math.inf
     for law in sorted(laws, key=lambda law: law.grid.step_s):
-        step_s = law.grid.step_s
-        later = law.tails.mean(axis=0) - law.beyond / 2 * (law is laws[0])
-        edges_s = np.maximum(step_s * np.arange(len(later)), reached_s)
-        mean_s += float(np.diff(edges_s) @ later[:-1])
-        reached_s = float(edges_s[-1])
-    return mean_s
+        cells_s = law.atoms(0)[0]
+        times_s.append(cells_s[cells_s > reached_s])
+        reached_s = max(reached_s, float(cells_s[-1]))
+    time_s = np.concatenate(times_s)
+    tails = np.stack([law.tails_at(time_s) for law in laws])
+    return time_s, (tails[:, 0].max(axis=0) + tails[:, 1].min(axis=0)) / 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from topology.collective.schedule import BoolArray, IntArray, Round
 from topology.latency.cost import Costs, RoundCost
-from topology.latency.law import FloatArray
+from topology.latency.law_rows import FloatArray
 
 KEPT_BITS: Final = 10
 """Times that differ in the last 10 bits, 2e-13 of them, are one: sums of the same in any order."""
@@ -70,15 +70,17 @@ def graph_of(costs: Costs, *, copies_replace: bool, gated: bool) -> Graph:
     for i in range(len(plain) - 1, -1, -1):
         resends[i] = resends[i + 1]
         resends[i, plain[i][1]] = True
-    touched = np.zeros(rows, dtype=np.bool_)
+    touched, sends = np.zeros((2, rows), dtype=np.bool_)
     ends = np.arange(rows) < schedule.ranks * channels
     steps = []
     for i, (cost, source, destination) in enumerate(plain):
         kind, kinds = kinds_of(cost)
-        busy = touched.copy()
+        busy = touched[destination]
         if not gated:
-            busy[source] |= resends[i + 1, source]
-        replaces = ~busy[destination]
+            sends[source] = True
+            busy |= sends[destination] & resends[i + 1, destination]
+            sends[source] = False
+        replaces = ~busy
         if copies_replace:
             replaces |= ~cost.round.reduces
         replaces |= cost.round.lockstep

@@ -12,8 +12,9 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from topology.collective.schedule import BoolArray, IntArray
-from topology.latency.law import FloatArray, Grid, Law, greatest, point
+from topology.latency.law import Grid, Law, greatest, point
 from topology.latency.law_graph import Graph, Kind, Step
+from topology.latency.law_rows import FloatArray
 
 NO_LAW: Final = -1
 """The number of a row that nothing depends on any more."""
@@ -54,6 +55,11 @@ class Laws:
     def sum_of(self, a: int, b: int) -> int:
         """The sum of two independent times."""
         return self._number("&", a, b)
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether any value has a second user."""
+        return any(formula[0] == "/" for formula in self.formulas)
 
     def worked_out(self, grid: Grid, hops: Sequence[Law]) -> list[Law]:
         """Every law on a grid; ``hops``: the law of a message's noise for each class."""

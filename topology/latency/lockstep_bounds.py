@@ -17,9 +17,10 @@ import numpy as np
 from topology.errors import ScheduleError
 from topology.latency.cost import Costs
 from topology.latency.exact import MOST_CELLS, noise_end_s
-from topology.latency.law import FloatArray, Grid, Law, greatest, point
+from topology.latency.law import Grid, Law, greatest, point
 from topology.latency.law_graph import Kind, kinds_of
 from topology.latency.law_noise import noise_law
+from topology.latency.law_rows import FloatArray
 from topology.latency.noise import MessageNoise
 from topology.latency.ring_bounds import Atoms, HopColumns, hop_law, least_bound_s, log_moment
 from topology.latency.summary import PERCENTILES

@@ -214,9 +214,7 @@ def _slowest(hops: HopColumns) -> int:
 
 def atoms_of(law: Law, *, row: int) -> Atoms:
     """Values and masses of a law, rounded down (row 0) or up (row 1)."""
-    mass = np.asarray(law.mass[row], dtype=np.float64)
-    value_s = law.origin_s + law.grid.step_s * np.arange(len(mass))
-    return np.asarray(value_s, dtype=np.float64), mass
+    return law.atoms(row)
 
 
 def _spread_s(value_s: FloatArray, mass: FloatArray) -> float:

@@ -154,11 +154,8 @@ def law_of(source: Source) -> Recipe | None:
 
 def _exact_table(source: Source) -> tuple[FloatArray, FloatArray]:
     """Chances and times of the certified law, in the middle of its bracket."""
-    law = exact_law(source.setting.choice.costs, source.noises).law
-    middle = law.tails.mean(axis=0)
-    return _rising(
-        1 - middle, law.origin_s + law.grid.step_s * np.arange(len(middle), dtype=np.float64)
-    )
+    time_s, later = exact_law(source.setting.choice.costs, source.noises).middle()
+    return _rising(1 - later, time_s)
 
 
 def _scaling_table(ring: RingTime) -> tuple[FloatArray, FloatArray]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from topology.latency.scenario import MeasuredNoise
 
 T = TypeVar("T")
+LARGEST_BYTES: Final = 2**60
+"""An exbibyte: no buffer is larger."""
 
 Ranks = Annotated[
     int | None,
@@ -58,10 +60,13 @@ def refuse_twice(*paths: str | None, what: str = "stdin") -> None:
 
 
 def bytes_of(option: str, text: str) -> int:
-    """What an option's size stands for, at least a byte. [bytes]"""
+    """What an option's size stands for, from a byte to an exbibyte. [bytes]"""
     from fleet.units import bytes_from_text
 
-    return _more_than_0(bytes_from_text, option, text, "give at least one byte")
+    size_bytes = _more_than_0(bytes_from_text, option, text, "give at least one byte")
+    if size_bytes > LARGEST_BYTES:
+        raise WorkloadError(f"{text!r} is too large", field=option, remedy="give at most 1024PiB")
+    return size_bytes
 
 
 def seconds_of(option: str, text: str) -> float:
@@ -114,8 +119,10 @@ def layers_from_words(option: str, words: str) -> frozenset[NoiseLayer]:
 
 def share_of(option: str, text: str) -> float:
     """What an option's percentage stands for: ``2%`` or ``2 %`` is 0.02."""
-    number = text.strip().removesuffix("%").strip()
+    number, sign, rest = text.partition("%")
     try:
+        if not sign or rest.strip():
+            raise ValueError(text)
         return float(number) / 100
     except ValueError:
         remedy = "give a percentage, e.g. 2%"

@@ -6,6 +6,7 @@ import typer
 
 from fleet.console import AsJson, FleetFile, Seed, print_json, progress, say
 from topology.cli_options import Noise, Stack, Trials, placement_from_words, refuse_twice
+from topology.errors import WorkloadError
 from topology.words import NoiseName
 
 
@@ -42,6 +43,13 @@ def step(
     refuse_twice(fleet_file, step_file, placement)
     wanted = load_step(step_file)
     fabric = load_fabric(fleet_file)
+    if placement in ("pack", "spread") and wanted.gpus > len(fabric.endpoints):
+        raise WorkloadError(
+            f"{wanted.gpus} GPUs, and the map has {len(fabric.endpoints)}",
+            where=step_file,
+            field="gpus",
+            remedy="take a larger map, or a smaller step",
+        )
     placed = placement_from_words(fabric, placement, wanted.gpus)
     with progress("step") as bar:
         task = bar.add_task("step", total=None)

@@ -24,7 +24,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_measured_noise_is_read_and_its_warm_up_told(maps: Path, name: str) -> None:
     done = simulate(maps, "--noise", maps / name, "--trials", "500")
     assert done.code == 0
-    assert f"noise {name}, 500 trials" in done.out
+    assert f"noise {name} on ib_ndr_1hop, 500 trials" in done.out
     assert "of 2,000 rows dropped as warm-up" in done.err
 
 
@@ -48,6 +48,10 @@ def test_a_trace_that_tells_nothing_is_refused_in_one_line(
     [
         (("--layers", "skew,wind"), "--layers: 'wind' is no layer of noise; use all, or some of"),
         (("--precision", "much"), "--precision: 'much' is no percentage; give a percentage"),
+        (("--precision", "0.02"), "--precision: '0.02' is no percentage; give a percentage"),
+        (("--size", "1e30"), "--size: '1e30' is too large"),
+        (("--noise", "none", "--layers", "all"), "--layers: without noise it has no meaning"),
+        (("--noise", "none", "--without", "net"), "--without: without noise it has no meaning"),
         (("--precision", "0%"), "--precision: 0.00%; give more than 0 and below 100 %"),
         (("--precision", "2%", "--method", "exact"), "--method: exact has no trials, and"),
         (("--knee", "--algorithm", "one_shot", "--gpus", "8"), "--knee: hops of one_shot are not"),

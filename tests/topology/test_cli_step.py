@@ -103,7 +103,7 @@ def test_a_wire_stack_and_a_spread_placement_are_taken(maps: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("gpus: 16", "gpus: 32", "32 ranks asked of 16"),
+        ("gpus: 16", "gpus: 32", "gpus: 32 GPUs, and the map has 16"),
         ("gpus: 16", "gpus: 12", "groups of 8, 1 apart, do not divide 12 GPUs"),
         ("spread_ratio: 2 %", "spread_ratio: -2 %", "spread_ratio: Input should be greater"),
         ("100us", "100", "time_s: Input should be a valid"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
 from topology.collective.layout import layout_of
 from topology.collective.placement import Placement
@@ -111,6 +112,6 @@ def case_text(case: Case) -> str:
         words.append(choice.stack.protocol.value)
     return (
         f"{scenario.collective.value} of {text_from_bytes(scenario.size_bytes)} over "
-        f"{case.placement.ranks} ranks on {len(case.placement.hosts)} nodes: "
+        f"{counted(case.placement.ranks, 'rank')} on {counted(len(case.placement.hosts), 'node')}: "
         f"{', '.join(word for word in words if word)}"
     )

@@ -20,6 +20,7 @@ from topology.latency.cost import Costs, RoundCost
 from topology.latency.monte_carlo import Noise, Progress, noiseless_s, sample_s
 from topology.latency.noise import MessageNoise
 from topology.latency.noise_layers import Layers
+from topology.latency.trace_noise import TraceNoise
 from topology.words import NoiseLayer
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -142,9 +143,14 @@ def causes_of(case: Case) -> list[Cause]:
         *(Cause(CauseKind.LINK_KIND, kind) for kind in kinds),
         *(Cause(CauseKind.NODE, host) for host in hosts if 1 < len(hosts) <= MOST_NODES),
         *(Cause(CauseKind.LINK, link) for link in links if 1 < len(links) <= MOST_LINKS),
-        *(Cause(CauseKind.LAYER, layer.value) for layer in Layer),
+        *(Cause(CauseKind.LAYER, layer.value) for layer in Layer if not _has_trace(case)),
         *(Cause(CauseKind.LAYER, layer.value) for layer in NoiseLayer if layer in _on(case)),
     ]
+
+
+def _has_trace(case: Case) -> bool:
+    """Whether a noise was measured whole: nobody can tell its body from its detours."""
+    return any(isinstance(noise, TraceNoise) for noise in case.noises)
 
 
 def links_of(case: Case) -> list[str]:

@@ -48,9 +48,12 @@ def tail_samples_s(
         WorkloadError: nothing is random in it, so that there is no tail.
     """
     setting = settle(fabric, placement, scenario)
-    if setting.is_silent:
+    if scenario.noise is NoiseName.NONE:
         text = "nothing is random in it, so that there is no tail to draw"
         raise WorkloadError(text, field="--noise none", remedy="use dedicated")
+    if setting.is_silent:
+        text = "one rank alone sends nothing, so that there is no tail to draw"
+        raise WorkloadError(text, field="--gpus 1", remedy="ask for more")
     trials = scenario.trials or default_trials(setting.choice.schedule)
     cases = {profile.value: setting.case(profile, trials) for profile in PROFILES}
     cases[setting.noise_name] = setting.own_case(trials)
@@ -69,6 +72,11 @@ def _row(
     case = setting.case(profile, trials)
     samples_s = case.samples_s(setting.without(case), progress)
     return _picked(percentile_ranges(samples_s)[0])
+
+
+def band_trials(summary: LatencySummary) -> int | None:
+    """Trials of the other profiles of a run's band; None where nothing was drawn."""
+    return None if summary.trials is None else _trials(summary.trials)
 
 
 def _trials(own: int | None) -> int:

@@ -22,7 +22,7 @@ def knee_of(
     """Where p99.9 of a simulated all-reduce becomes event-driven, one domain filled after another.
 
     Inside: the way between two ranks of the first rank's NVLink domain; across: from there to the
-    last endpoint of the map, beyond which the count goes on with links as these.
+    last rank on its rail in another domain. The count goes on beyond the map with links as these.
 
     Raises:
         WorkloadError: another collective, or an algorithm whose hops are not counted.
@@ -40,7 +40,9 @@ def knee_of(
     domain = fabric.domain_of(first).endpoints
     near = next((end for end in domain if end != first), None)
     others = chain(placement.endpoints[::-1], fabric.endpoints[::-1])
-    far = next((end for end in others if end not in domain), None)
+    beyond = [end for end in others if end not in domain]
+    on_its_rail = (end for end in beyond if end.slot == first.slot)
+    far = next(on_its_rail, beyond[0] if beyond else None)
     inside, inside_name = _jitter(fabric, first, near, noise)
     across, across_name = _jitter(fabric, first, far, noise)
     if near is far is None:

@@ -22,7 +22,9 @@ from topology.words import AlgorithmName, MethodName
 Range = tuple[float, float | None]
 
 WIDEST_RATIO: Final = 0.02
-"""A certified p99 whose bracket is wider than this does not take the place of a replay."""
+"""Percentiles whose brackets are wider than this do not take the place of a replay."""
+
+MUST_BE_NARROW: Final = ("p50_s", "p99_s", "p999_s")
 
 TREES: Final = (
     AlgorithmName.TREE,
@@ -46,10 +48,10 @@ class Found:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the certificate of its p99 is so narrow that its middle needs no replay."""
-        low, high = self.bracket["p99_s"]
-        return self.method is MethodName.SCALING or (
+        """Whether its certificates are so narrow that their middles need no replay."""
+        return self.method is MethodName.SCALING or all(
             high is not None and high - low <= WIDEST_RATIO * low
+            for low, high in (self.bracket[name] for name in MUST_BE_NARROW)
         )
 
 
@@ -167,5 +169,11 @@ def by_scaling(costs: Costs, noises: Sequence[MessageNoise], seed: int) -> Found
         time.mean_s,
         {name: time.quantile_s(q) for name, q in PERCENTILES.items()},
         bracket,
-        {name: time.interval_s(q) for name, q in PERCENTILES.items()},
+        {name: _within(time.interval_s(q), bracket[name]) for name, q in PERCENTILES.items()},
     )
+
+
+def _within(interval_s: tuple[float, float], bracket_s: Range) -> Range:
+    """An interval as far as it lies in what is certified. [s]"""
+    (low, high), (least, most) = interval_s, bracket_s
+    return max(low, least), high if most is None else min(high, most)

@@ -35,6 +35,7 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "stack": summary.stack,
         "launch": summary.launch,
         "noise": summary.noise,
+        "measured_classes": list(summary.measured_classes),
         "layers": list(summary.layers),
         "method": summary.method,
         "ranks": summary.ranks,
@@ -57,6 +58,7 @@ def summary_document(summary: LatencySummary) -> dict[str, Any]:
         "without": summary.without,
         "attribution": _attribution_rows(summary),
         "band": summary.band,
+        "band_trials": summary.band_trials,
         "precision": summary.precision,
         "knee": None if summary.knee is None else asdict(summary.knee),
         "considered": [asdict(way) for way in summary.considered],
@@ -83,13 +85,19 @@ def summary_lines(summary: LatencySummary) -> list[str]:
 
 def headline(summary: LatencySummary) -> str:
     """What was simulated, where."""
-    joined = f" in {counted(summary.domains, 'NVLink domain')}"
-    if summary.domains == summary.ranks > 1:
-        joined = ", no NVLink between them"
+    is_joined = summary.domains < summary.ranks or summary.ranks == 1
+    joined = f"{' in' if is_joined else ','} {domains_text(summary)}"
     return (
         f"{summary.collective} of {text_from_bytes(summary.size_bytes)} over "
         f"{counted(summary.ranks, 'rank')} on {counted(summary.nodes, 'node')}{joined}"
     )
+
+
+def domains_text(summary: LatencySummary) -> str:
+    """NVLink domains of a run, or that there are none."""
+    if summary.domains == summary.ranks > 1:
+        return "no NVLink between them"
+    return counted(summary.domains, "NVLink domain")
 
 
 def how(summary: LatencySummary) -> str:
@@ -100,13 +108,14 @@ def how(summary: LatencySummary) -> str:
         stack += f", protocol {summary.protocol}, launched by {summary.launch}"
     trials = "no noise"
     if summary.bracket is not None:
-        trials = f"noise {summary.noise}, {summary.method}, certified ranges, no trials"
+        told = "certified ranges" if summary.interval is None else f"seed {summary.seed}"
+        trials = f"noise {summary.noise}, {summary.method}, {told}, no trials"
     if summary.trials is not None:
         gone = f" without {summary.without}" if summary.without else ""
-        also = f" and {', '.join(summary.layers)}" if summary.layers else ""
-        trials = (
-            f"noise {summary.noise}{also}{gone}, {summary.trials:,} trials, seed {summary.seed}"
-        )
+        also = f" on {', '.join(summary.measured_classes)}" if summary.measured_classes else ""
+        also += f" and {', '.join(summary.layers)}" if summary.layers else ""
+        count = counted(summary.trials, "trial")
+        trials = f"noise {summary.noise}{also}{gone}, {count}, seed {summary.seed}"
     return f"{summary.algorithm}{variant}, {stack}; {trials}"
 
 
@@ -138,7 +147,7 @@ def _columns(summary: LatencySummary) -> Iterator[list[str]]:
         yield ["certified", *map(_range_text, _in_order(summary.bracket))]
     if summary.band is not None:
         yield [
-            _band_heading(list(summary.band)),
+            _band_heading(summary),
             *(_band_text(summary.band, name) for name in _NAMES),
         ]
 
@@ -149,16 +158,21 @@ def _in_order(ranges: dict[str, Range]) -> list[Range]:
 
 def _range_text(told: Range) -> str:
     low, high = told
+    if high is None and not low:
+        return "unknown"
     if high is None:
         return f"above {text_from_seconds(low)}"
     return f"{text_from_seconds(low)} to {text_from_seconds(high)}"
 
 
-def _band_heading(names: list[str]) -> str:
-    """Over the profiles, and over measured noise if there is some."""
+def _band_heading(summary: LatencySummary) -> str:
+    """Over the profiles, and over measured noise if there is some; by how many trials."""
+    names = list(summary.band or ())
     profiles = [name for name in names if name in set(NoiseName)]
     measured = ", measured" if len(profiles) < len(names) else ""
-    return f"{profiles[0]} to {profiles[-1]}{measured}"
+    few = summary.band_trials not in (None, summary.trials)
+    trials = f" ({summary.band_trials:,} trials)" if few else ""
+    return f"{profiles[0]} to {profiles[-1]}{measured}{trials}"
 
 
 def _band_text(band: dict[str, dict[str, float | None]], name: str) -> str:
@@ -196,11 +210,13 @@ def _attribution_rows(summary: LatencySummary) -> list[dict[str, Any]] | None:
 def _attribution_lines(summary: LatencySummary, most: int = 6) -> list[str]:
     """Who makes the tail: whose noise gone takes how much of what noise adds to p99."""
     rows = [row for row in summary.attribution or () if row.share >= _LEAST_SHARE]
-    return [
+    more = [f"tail: {counted(len(rows) - most, 'more cause')} in --json"][: len(rows) > most]
+    shown = [
         f"tail: {row.share:>4.0%} with {row.kind.replace('_', ' ')} {row.name}, "
         f"without it p99 {text_from_seconds(row.p99_without_s)}"
         for row in rows[:most]
     ]
+    return [*shown, *more]
 
 
 _LEAST_SHARE: Final = 0.01
@@ -217,7 +233,7 @@ def _tail_lines(summary: LatencySummary) -> list[str]:
     p50_s = summary.percentiles["p50_s"]
     tails = [(name, summary.percentiles[name]) for name in ("p99_s", "p999_s")]
     ratios = [f"{_NAMES[n]} {t / p50_s:.3g}" for n, t in tails if t is not None and p50_s]
-    if ratios and summary.noise != NoiseName.NONE:
+    if ratios and (summary.interval or summary.bracket):
         lines.append(f"times p50: {', '.join(ratios)}")
     missing = [name for name, value in summary.percentiles.items() if value is None]
     if summary.trials is not None and missing:
@@ -233,17 +249,15 @@ def _knee_lines(summary: LatencySummary) -> list[str]:
         return []
     if knee.ranks is None:
         return ["knee: at no rank count do rare events make p99.9"]
-    alone = "; ".join(
-        f"{name} {'never' if ranks is None else f'from {ranks:,} ranks on'}, "
-        f"about {text_from_seconds(knee.events_s[name])} each"
-        for name, ranks in knee.own.items()
-        if knee.events_s[name]
-    )
-    return [
-        f"knee: from {counted(knee.ranks, 'rank')} on, here {summary.ranks:,}, rare events make "
-        f"p99.9, {knee.share:.0%} of them {knee.layer}",
-        f"each alone: {alone}",
+    lines = [
+        f"knee of p99.9, here {summary.ranks:,} ranks, by rare events of one piece's messages:"
     ]
+    for name, ranks in knee.own.items():
+        since = "at no rank count" if ranks is None else f"from {counted(ranks, 'rank')} on"
+        event_s = knee.events_s[name]
+        part = f"{event_s / summary.noiseless_s:.1%} of the noiseless time"
+        lines.append(f"  {name}: {since}, about {text_from_seconds(event_s)} each ({part})")
+    return lines
 
 
 def _model_lines(summary: LatencySummary) -> list[str]:

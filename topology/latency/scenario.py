@@ -80,9 +80,30 @@ def check_scenario(scenario: Scenario) -> None:
         )
     if scenario.trials is not None and scenario.trials < 1:
         raise WorkloadError(f"{scenario.trials}", field="--trials", remedy="give at least one")
+    if scenario.noise is NoiseName.NONE and (idle := _noise_asked(scenario)):
+        raise WorkloadError(
+            "without noise it has no meaning", field=idle, remedy="leave it out, or --noise none"
+        )
+    if scenario.knee and scenario.measured is not None:
+        raise WorkloadError(
+            "a trace tells no chance of events",
+            field="--knee",
+            remedy="leave it out, or --noise FILE",
+        )
     if scenario.precision is not None and not 0 < scenario.precision < 1:
         raise WorkloadError(
             f"{scenario.precision:.2%}",
             field="--precision",
             remedy="give more than 0 and below 100 %",
         )
+
+
+def _noise_asked(scenario: Scenario) -> str | None:
+    """The first option that asks for something of noise."""
+    asked = {
+        "--layers": bool(scenario.layers),
+        "--without": scenario.without is not None,
+        "--attribute": scenario.attribute,
+        "--precision": scenario.precision is not None,
+    }
+    return next((option for option, is_asked in asked.items() if is_asked), None)

@@ -5,6 +5,7 @@ from typing import Final
 
 from fleet import slowed_hosts
 from topology.collective.placement import Placement
+from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
 from topology.latency.attribution import Case, Cause, find_cause
@@ -57,14 +58,36 @@ class Setting:
         return replace(case, noises=noises)
 
     def _latencies(self, told: MeasuredNoise) -> list[FloatArray | None]:
-        """What was measured of each route class, None where nothing was."""
+        """What was measured of each route class, None where nothing was.
+
+        Raises:
+            WorkloadError: nothing of any class of this run was measured.
+        """
         classes = self.choice.costs.classes
         untold = told.latencies_s.get(None)
         nets = {name for name in classes if kind_of_class(name) == "net"}
         stands_for = nets or set(classes)
-        return [
+        found = [
             told.latencies_s.get(name, untold if name in stands_for else None) for name in classes
         ]
+        if all(latencies is None for latencies in found):
+            theirs = ", ".join(sorted(str(name) for name in told.latencies_s))
+            raise WorkloadError(
+                f"it has {theirs}, and this run uses {', '.join(classes)}",
+                where=told.name,
+                field="link_class",
+                remedy="measure one of these, or leave link_class out",
+            )
+        return found
+
+    @property
+    def measured_classes(self) -> tuple[str, ...]:
+        """Route classes whose noise was measured."""
+        told = self.scenario.measured
+        if told is None:
+            return ()
+        pairs = zip(self.choice.costs.classes, self._latencies(told), strict=True)
+        return tuple(name for name, latencies in pairs if latencies is not None)
 
     def case(self, noise: NoiseName, trials: int) -> Case:
         """A replay under a profile, as its causes see it."""

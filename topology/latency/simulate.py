@@ -9,7 +9,7 @@ from topology.collective.placement import Placement
 from topology.collective.schedule import busbw_factor
 from topology.fabric.from_fleet import Fabric
 from topology.latency.attribution import attribute
-from topology.latency.band import band_of
+from topology.latency.band import band_of, band_trials
 from topology.latency.choice import MODELLED, Choice
 from topology.latency.knee_of_map import knee_of
 from topology.latency.methods import Found, found_by
@@ -60,7 +60,8 @@ def simulate(
     else:
         noisy, _ = _replayed(setting, summary, progress=progress, notice=notice)
         noisy = replace(noisy, bracket=found.bracket if found else None)
-    return replace(noisy, band=band_of(setting, noisy, progress))
+    band = band_of(setting, noisy, progress)
+    return replace(noisy, band=band, band_trials=None if band is None else band_trials(noisy))
 
 
 def simulate_samples(
@@ -99,8 +100,7 @@ def _with_found(
         seed=scenario.seed if found.method is MethodName.SCALING else None,
         breakdown=_noisy_breakdown(summary, found.percentiles),
     )
-    median = found.percentiles["p50_s"] or choice.noiseless_s
-    return _with_bandwidths(noisy, choice.schedule.messages, median)
+    return _with_bandwidths(noisy, choice.schedule.messages, found.percentiles["p50_s"])
 
 
 def _noisy_breakdown(
@@ -136,14 +136,16 @@ def _replayed(
         without=scenario.without,
         attribution=tuple(attribute(case, samples, progress)) if scenario.attribute else None,
     )
-    median = values["p50_s"] or setting.choice.noiseless_s
-    return _with_bandwidths(noisy, schedule.messages, median), samples
+    return _with_bandwidths(noisy, schedule.messages, values["p50_s"]), samples
 
 
 def _samples_s(setting: Setting, progress: Progress | None, notice: Notice | None) -> FloatArray:
     scenario, schedule = setting.scenario, setting.choice.schedule
     if scenario.precision is not None:
         case = setting.own_case(scenario.trials or most_precise_trials(schedule))
+        long = long_run_text(schedule, case.trials)
+        if notice is not None and long is not None:
+            notice(f"until p99 is known within {scenario.precision:.2%}: at most {long}")
         return precise_samples_s(case, scenario.precision, setting.without(case), progress)
     trials = scenario.trials or default_trials(schedule)
     if scenario.attribute and scenario.trials is None:
@@ -168,6 +170,7 @@ def _noiseless_summary(setting: Setting) -> LatencySummary:
         stack=stack.name.value,
         launch=stack.launch.value if stack.name in MODELLED else None,
         noise=setting.noise_name,
+        measured_classes=setting.measured_classes,
         layers=tuple(layer.value for layer in NoiseLayer if layer in scenario.layers),
         method="exact",
         ranks=placement.ranks,
@@ -199,9 +202,11 @@ def _breakdown(choice: Choice) -> Breakdown:
     return Breakdown(terms.launch_s, terms.software_s, terms.wire_s, terms.bandwidth_s, 0.0)
 
 
-def _with_bandwidths(summary: LatencySummary, messages: int, time_s: float) -> LatencySummary:
+def _with_bandwidths(
+    summary: LatencySummary, messages: int, time_s: float | None
+) -> LatencySummary:
     """With algbw and busbw of a time; None where nothing is sent, for then they measure nothing."""
-    if not messages or time_s <= 0:
+    if not messages or not time_s:
         return replace(summary, algbw_bytes_per_s=None, busbw_bytes_per_s=None)
     algbw = summary.size_bytes / time_s
     busbw = algbw * busbw_factor(Collective(summary.collective), summary.ranks)

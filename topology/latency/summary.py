@@ -38,11 +38,12 @@ class LatencySummary:
     ``considered``: the chosen way first, then the others by time; ``reason``: why it. Bandwidths
     are None where nothing is sent, as by one rank alone. ``model_interval``: the closed form's 80 %
     interval of the noiseless time; ``bracket``: for each percentile a certified range of the
-    model's true one; ``layers``: noise beyond single messages that
-    was on; ``band``: p50, p99 and p99.9 under each noise profile, the honest way to say
-    a p99.9; ``precision``: what was asked of p99's interval, as a part of p99; ``without``: whose
-    noise was taken away; ``attribution``: who makes the tail; ``knee``: from which rank count rare
-    events make p99.9; ``extrapolated``: what of it no measurement covers.
+    model's true one; ``measured_classes``: whose noise was measured; ``layers``: noise beyond
+    single messages that was on; ``band``: p50, p99 and p99.9 under each noise profile, the honest
+    way to say a p99.9, and ``band_trials`` of the others; ``precision``: what was asked of p99's
+    interval, as a part of p99; ``without``: whose noise was taken away; ``attribution``: who makes
+    the tail; ``knee``: from which rank count rare events make p99.9; ``extrapolated``: what of it
+    no measurement covers.
     """
 
     collective: str
@@ -67,7 +68,9 @@ class LatencySummary:
     seed: int | None
     breakdown: dict[str, Breakdown]
     considered: tuple[Considered, ...]
+    measured_classes: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
+    band_trials: int | None = None
     bracket: dict[str, tuple[float, float | None]] | None = None
     band: dict[str, dict[str, float | None]] | None = None
     precision: float | None = None

@@ -7,6 +7,7 @@ from typing import Final
 from topology.measured.nccl_tests import SkippedText
 from topology.measured.tail import MeasuredTail
 from topology.measured.tail_file import TailFile, seconds_from_us
+from topology.words import Collective
 
 FORMAT: Final = "GPCNeT"
 LONGEST_LINE: Final = 1_000
@@ -42,6 +43,11 @@ def parse_gpcnet(text: str, *, where: str) -> TailFile:
             elif row is not None:
                 tails.append(row)
     return TailFile(FORMAT, tuple(tails), tuple(skipped))
+
+
+def _collective(name: str) -> Collective:
+    """What a row's pattern is: several all-reduces at once, or messages between two ranks."""
+    return Collective.ALL_REDUCE if "allreduce" in name.lower() else Collective.SENDRECV
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -82,6 +88,7 @@ def _tail(
         where=where,
         line=number,
         format=FORMAT,
+        collective=_collective(row["Name"]),
         size_bytes=None if size is None else int(size[1]) or None,
         mean_s=told.get("Avg"),
         printed_s={_COLUMNS[name]: value for name, value in told.items() if name in _COLUMNS},

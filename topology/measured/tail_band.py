@@ -63,6 +63,8 @@ class Band:
         low_s, high_s = measured.interval or (value_s, value_s)
         if low_s > self.high_s:
             return Cover.ABOVE
+        if high_s is None and value_s < self.low_s:
+            return Cover.UNTOLD  # too few samples to tell how far up it reaches
         return Cover.BELOW if high_s is not None and high_s < self.low_s else Cover.COVERED
 
 
@@ -180,7 +182,7 @@ def _agreed(tail: MeasuredTail, option: str, told: T | None, given: T | None) ->
     """What the file tells, else what is given; refused where they differ."""
     if told is not None and given is not None and told != given:
         raise WorkloadError(
-            f"{tail.what}: {told}, asked for {given}",
+            f"{tail.what}: the file tells {told}, {option} {given}",
             where=tail.where,
             field=_line(tail),
             remedy=f"leave {option} out, or name one that is there",

@@ -6,7 +6,7 @@ from typing import Any, Final
 from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_seconds
 from topology.fabric.report import Table
-from topology.latency.report import summary_document
+from topology.latency.report import domains_text, summary_document
 from topology.latency.summary import LatencySummary
 from topology.plan.size_sweep import Crossing, SizeSweep
 
@@ -46,7 +46,7 @@ def heading_lines(sweep: SizeSweep) -> list[str]:
         told += f", p99.9 from {profiles[0]} to {profiles[-1]}"
     lines = [f"{over}, launched by {scenario.launch.value}; {told}"]
     for name, summary in zip(sweep.maps, summaries, strict=True):
-        where = f"{counted(summary.nodes, 'node')}, {counted(summary.domains, 'NVLink domain')}"
+        where = f"{counted(summary.nodes, 'node')}, {domains_text(summary)}"
         lines.append(f"{name}: {where}, {summary.stack} stack")
     return lines
 

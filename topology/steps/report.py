@@ -93,7 +93,7 @@ def _how(summary: StepSummary) -> str:
     stack = f"{summary.stack} stack, " if summary.stack else ""
     if summary.trials is None:
         return f"{stack}noise {summary.noise}, nothing random"
-    return f"{stack}noise {summary.noise}, {summary.trials:,} trials, seed {summary.seed}"
+    return f"{stack}noise {summary.noise}, {counted(summary.trials, 'trial')}, seed {summary.seed}"
 
 
 def _percentile_lines(summary: StepSummary) -> Iterator[str]:

@@ -53,9 +53,17 @@ def test_one_domain_alone_has_no_events_across() -> None:
 def test_the_knee_is_in_text_and_document() -> None:
     told = run(SMALL, "dgx-h100 node:2", 16)
     lines = summary_lines(told)
-    assert any(line.startswith("knee: from ") for line in lines)
+    assert "knee of p99.9, here 16 ranks, by rare events of one piece's messages:" in lines
+    assert sum(line.startswith(("  inside (", "  across (")) for line in lines) == 2
     assert summary_document(told)["knee"]["percentile"] == 0.999
     assert summary_document(run(replace(SMALL, knee=False), "dgx-h100 node:2", 16))["knee"] is None
+
+
+def test_the_way_across_is_that_of_a_rail() -> None:
+    """A rail's ranks meet in one leaf, those of other rails over three switches."""
+    told = run(SMALL, "dgx-h100 node:4", 32)
+    assert told.knee is not None
+    assert "across (ib_ndr_1hop)" in told.knee.own
 
 
 @pytest.mark.parametrize(

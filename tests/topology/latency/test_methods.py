@@ -113,7 +113,9 @@ def test_a_wide_certificate_stands_beside_a_replay() -> None:
         assert low <= to_s
         assert from_s <= high
     heading = summary_lines(told)[3]
-    assert re.sub(" +", " ", heading.strip()) == "95 % interval certified dedicated to contended"
+    assert re.sub(" +", " ", heading.strip()) == (
+        "95 % interval certified dedicated to contended (3,688 trials)"
+    )
 
 
 def test_a_pairwise_exchange_is_bounded_on_both_sides_beside_its_replay() -> None:

@@ -35,14 +35,30 @@ def measured(link_class: str | None) -> Scenario:
 
 
 def test_measured_noise_stands_in_for_its_class_alone() -> None:
-    """A class that the run does not use changes nothing."""
-    assert run(measured("ib_hdr_1hop")).percentiles == run(TREE).percentiles
     on_net = run(measured("ib_ndr_1hop")).percentiles["p99_s"] or 0
     assert on_net > (run(TREE).percentiles["p99_s"] or 0) + 70e-6
 
 
 def test_measured_noise_of_no_class_stands_for_the_network() -> None:
     assert run(measured(None)).percentiles == run(measured("ib_ndr_1hop")).percentiles
+
+
+def test_measured_noise_that_matches_no_link_is_refused_with_the_classes() -> None:
+    with pytest.raises(WorkloadError, match=r"mine.csv: link_class: it has ib_hdr_1hop, and this"):
+        run(measured("ib_hdr_1hop"))
+
+
+def test_a_trace_has_no_layers_that_could_be_taken_away() -> None:
+    for layer in ("body", "detour"):
+        with pytest.raises(WorkloadError, match=f"{layer}: no node, link or layer"):
+            run(replace(measured(None), without=layer))
+    told = run(replace(measured(None), attribute=True, trials=400))
+    assert not {row.name for row in told.attribution or ()} & {"body", "detour"}
+
+
+def test_a_trace_has_no_knee() -> None:
+    with pytest.raises(WorkloadError, match="--knee: a trace tells no chance of events"):
+        run(replace(measured(None), knee=True))
 
 
 def test_inside_one_node_measured_noise_of_no_class_stands_for_all() -> None:

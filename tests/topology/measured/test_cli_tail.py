@@ -114,6 +114,6 @@ def test_bad_input_is_refused_in_one_line(maps: Path) -> None:
     mean = topology("tail", maps / "nccl.txt", "--map", maps / "dgx.json")
     assert "no percentile to hold against" in refused(mean)
     wrong = topology("tail", maps / "slow.csv", "--map", maps / "dgx.json", "--size", "9")
-    assert "8, asked for 9" in refused(wrong)
+    assert "the file tells 8, --size 9" in refused(wrong)
     assert "--size" in refused(topology("tail", maps / "slow.csv", "--size", "many"))
     assert "--tail-model" in refused(topology("tail", maps / "slow.csv", "--tail-model", "cauchy"))

@@ -62,7 +62,8 @@ def percentile(value_s: float | None, *interval: float | None) -> MeasuredPercen
         (percentile(9.1), Cover.ABOVE),
         (percentile(9.1, 8.9, 9.5), Cover.COVERED),
         (percentile(9.5, 9.1, None), Cover.ABOVE),
-        (percentile(2.5, 2.0, None), Cover.COVERED),
+        (percentile(2.5, 2.0, None), Cover.UNTOLD),
+        (percentile(3.5, 2.0, None), Cover.COVERED),
         (percentile(2.5, 2.0, 2.9), Cover.BELOW),
         (percentile(None), Cover.UNTOLD),
     ],
@@ -130,7 +131,8 @@ def test_what_the_file_does_not_tell_is_filled_in_and_what_differs_is_left_out(
     assert first.bands == second.bands
     assert third.bands is None
     assert third.reason == (
-        "file: line 1: ring: 128, asked for 64; leave --size out, or name one that is there"
+        "file: line 1: ring: the file tells 128, --size 64; "
+        "leave --size out, or name one that is there"
     )
 
 

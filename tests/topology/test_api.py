@@ -195,10 +195,10 @@ def test_simulate_takes_what_was_measured_and_layers(maps: Path, fabric: Fabric)
     trace = maps / "trace.csv"
     trace.write_text("latency_ns\n" + "".join(f"{2_000 + i % 100}\n" for i in range(500)))
     asked: dict[str, Any] = {"collective": "all_reduce", "size_bytes": 65_536, "trials": 400}
-    more: dict[str, Any] = {"trace": trace, "layers": ["skew"], "attribute": True, "knee": True}
+    more: dict[str, Any] = {"trace": trace, "layers": ["skew"], "attribute": True}
     summary = topology.simulate(fabric, **asked, **more)
     words = ("--collective", "all_reduce", "--size", "64KiB", "--trials", "400", "--noise", trace)
-    flags = ("--layers", "skew", "--attribute", "--knee", "--json")
+    flags = ("--layers", "skew", "--attribute", "--json")
     done = command("simulate", maps / "dgx.json", *words, *flags)
     assert done.document == json.loads(json.dumps(summary_document(summary)))
 

@@ -95,7 +95,7 @@ class CalibratedWay:
         """Time for buffers of these sizes, shape (m,). [s]"""
         moved = sizes_bytes * self.per_byte_s
         if self.bends:
-            moved = moved / tuner.correction(self.way, sizes_bytes)
+            moved = moved / tuner.bend(self.way, sizes_bytes)
         pieces = np.minimum(sizes_bytes, PIECE_BYTES) * self.per_piece_byte_s
         ramp = np.sqrt(sizes_bytes) * self.per_root_byte_s
         own = self.launch_s + self.fixed_s + moved + ramp + pieces
@@ -105,7 +105,7 @@ class CalibratedWay:
         """Time for one buffer, as ``time_s`` but without arrays. [s]"""
         moved = size_bytes * self.per_byte_s
         if self.bends and cost is not None:
-            moved /= cost.correction(size_bytes)
+            moved /= cost.bend(size_bytes)
         moved += size_bytes**0.5 * self.per_root_byte_s
         moved += min(size_bytes, PIECE_BYTES) * self.per_piece_byte_s
         own = float(self.launch_s + self.fixed_s + moved)

@@ -208,20 +208,20 @@ def _rows_of(
     blocks = np.zeros((m, t), dtype=np.bool_)
     for number in np.unique(choice):
         mine = choice == number
-        correction = model.tuner.correction(model.ways[number].way, run.sizes_bytes[mine])
+        bend = model.tuner.bend(model.ways[number].way, run.sizes_bytes[mine])
         for column, term in enumerate(ways[number]):
-            values[mine, column] = term_values_s(term, run.sizes_bytes[mine], correction)
+            values[mine, column] = term_values_s(term, run.sizes_bytes[mine], bend)
             blocks[mine, column] = term.blocks
             for place, name in enumerate(term.figures):
                 index[mine, column, place] = numbers.setdefault(name, len(numbers)) + 1
     return values, index, blocks
 
 
-def term_values_s(term: Term, sizes_bytes: FloatArray, correction: FloatArray) -> FloatArray:
+def term_values_s(term: Term, sizes_bytes: FloatArray, bend: FloatArray) -> FloatArray:
     """A term's prior value for buffers of these sizes, shape (m,). [s]"""
     moved = sizes_bytes * term.per_byte_s
     if term.bends:
-        moved = moved / correction
+        moved = moved / bend
     pieces = np.minimum(sizes_bytes, PIECE_BYTES) * term.per_piece_byte_s
     return np.asarray(term.fixed_s + moved + np.sqrt(sizes_bytes) * term.per_root_byte_s + pieces)
 

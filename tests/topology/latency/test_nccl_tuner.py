@@ -4,6 +4,7 @@ References: latency_and_tails.md section 8.4 (the oracle), simulators_and_nccl_m
 (structure and figures) and 5.3 (eight H100s). Rates in GB/s in comments, bytes per second in code.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -270,6 +271,20 @@ def test_a_trees_bandwidth_bends_by_the_table_from_64_b_to_256_mb(protocol: Prot
 def test_between_two_rows_the_smaller_size_counts() -> None:
     found = tuner(make_job()).correction(TREE_LL, np.array([2047.0, 2048.0]))
     assert found.tolist() == [0.9, 0.8]
+
+
+@pytest.mark.parametrize("protocol", CORRECTION)
+def test_between_two_rows_our_bend_goes_straight_and_more_bytes_are_never_faster(
+    protocol: Protocol,
+) -> None:
+    way, nccl = Way(TREE, protocol), tuner(make_job(2))
+    rows = 64 * 2.0 ** np.arange(25)
+    assert nccl.bend(way, rows) == pytest.approx(nccl.correction(way, rows))
+    between = nccl.bend(way, rows * math.sqrt(2))[:-1]
+    assert between == pytest.approx((nccl.bend(way, rows)[1:] + nccl.bend(way, rows)[:-1]) / 2)
+    sizes = np.geomspace(1, 2**33, 5_000)
+    assert (np.diff(sizes / nccl.bend(way, sizes)) > 0).all()
+    assert [nccl.cost(way).bend(size) for size in sizes] == pytest.approx(nccl.bend(way, sizes))
 
 
 @pytest.mark.parametrize("protocol", CORRECTION)

@@ -91,7 +91,8 @@ class FakeLib:
         self.counts[device] = self.counts.get(device, 0) + 1
         if self.has_fault(device):
             delay = self.table.get(f"{device} delay {name}", (0, (0,)))[1][0]
-            time.sleep(int(delay) / 1e6)
+            if delay:
+                time.sleep(int(delay) / 1e6)
             while f"{device} hang {name}" in self.table:
                 time.sleep(3600)
             return int(self.answer(f"{device} code", name, (SUCCESS, (SUCCESS,)))[1][0])

@@ -4,12 +4,12 @@ The state of a rank's chunk is how often each rank's contribution is in it. At t
 must hold what the collective promises, each contribution exactly once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.collective.schedule import ROOT, Round, Schedule
+from topology.collective.schedule import ROOT, IntArray, Round, Schedule
 from topology.errors import ScheduleError
 from topology.fabric.route_table import RouteMap
 from topology.words import Collective
@@ -31,19 +31,19 @@ def prove(schedule: Schedule, routes: RouteMap | None = None) -> None:
     for round_ in schedule.rounds:
         for repetition in range(round_.repeats):
             _check_channel_use(round_, step)
-            _apply(state, round_, _sent(schedule, round_, repetition), step)
+            _apply(state, round_, *_sent(schedule, round_, repetition), step)
             step += 1
-        if routes is not None:
-            routes.table(*_vertices(round_, schedule, routes))
+    if routes is not None:
+        _check_ways(schedule, routes)
     _check_end(schedule, state)
 
 
-def _vertices(
-    round_: Round, schedule: Schedule, routes: RouteMap
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _check_ways(schedule: Schedule, routes: RouteMap) -> None:
     if routes.rank_count != schedule.ranks:
         raise ScheduleError(f"{schedule.ranks} ranks on a placement of {routes.rank_count}")
-    return round_.source, round_.destination
+    pairs = [np.empty((2, 0), dtype=np.int64)]
+    pairs += [np.stack([round_.source, round_.destination]) for round_ in schedule.rounds]
+    routes.table(*np.unique(np.concatenate(pairs, axis=1), axis=1))
 
 
 def _initial(schedule: Schedule) -> State:
@@ -59,52 +59,61 @@ def _initial(schedule: Schedule) -> State:
     return state
 
 
-def _apply(
-    state: State, round_: Round, sent: Sequence[tuple[int, NDArray[np.int64]]], step: int
-) -> None:
+def _apply(state: State, round_: Round, transfer: IntArray, chunk: IntArray, step: int) -> None:
     """All messages of a step leave with what their senders hold before it."""
-    held = [_held(state, int(round_.source[i]), chunks, step) for i, chunks in sent]
-    copied: set[tuple[int, int]] = set()
-    added: set[tuple[int, int]] = set()
-    for (i, chunks), data in zip(sent, held, strict=True):
-        destination = int(round_.destination[i])
-        places = {(destination, chunk) for chunk in chunks.tolist()}
-        if round_.reduces[i]:
-            state[destination, chunks] += data
-            added |= places
-        else:
-            state[destination, chunks] = data
-            _check_apart(copied, places, step)
-            copied |= places
-    _check_apart(copied, added, step)
+    held = _held(state, round_, transfer, chunk, step)
+    reduces, destination = round_.reduces[transfer], round_.destination[transfer]
+    place = destination * state.shape[1] + chunk
+    copied, added = place[~reduces], place[reduces]
+    order = np.argsort(copied, kind="stable")
+    again = copied[order][1:][copied[order][1:] == copied[order][:-1]]
+    _check_apart(np.union1d(again, np.intersect1d(copied, added)), state.shape[1], step)
+    state[destination[~reduces], chunk[~reduces]] = held[~reduces]
+    first, sums = _summed(added, held[reduces])
+    state[destination[reduces][first], chunk[reduces][first]] += sums
 
 
-def _held(state: State, source: int, chunks: NDArray[np.int64], step: int) -> State:
-    """What a sender holds of the chunks of a message."""
-    is_there = len(chunks) > 0 and chunks.min() >= 0 and chunks.max() < state.shape[1]
-    if is_there and state[source, chunks].any(axis=1).all():
-        return np.asarray(state[source, chunks])
+def _summed(place: IntArray, held: State) -> tuple[IntArray, State]:
+    """What comes to each place: the first message to it, and all of them together."""
+    if not len(place):
+        return place, held
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    if len(starts) == len(place):
+        return np.arange(len(place)), held
+    first = order[starts]
+    return first, np.add.reduceat(held[order], starts, axis=0)
+
+
+def _held(state: State, round_: Round, transfer: IntArray, chunk: IntArray, step: int) -> State:
+    """What the senders hold of the chunks of their messages, shape (chunks sent, ranks)."""
+    is_there = (chunk >= 0) & (chunk < state.shape[1])
+    held = state[round_.source[transfer], np.where(is_there, chunk, 0)]
+    is_there &= held.any(axis=1)
+    count = np.bincount(transfer, minlength=round_.transfers)
+    lacking = np.bincount(transfer[~is_there], minlength=round_.transfers)
+    wrong = np.flatnonzero((lacking > 0) | (count == 0))
+    if not len(wrong):
+        return held
+    chunks = chunk[transfer == wrong[0]]
     raise ScheduleError(
         "sends a chunk it does not hold",
-        field=f"rank {source}, step {step}, chunk {chunks[0] if len(chunks) else 'none'}",
+        field=f"rank {round_.source[wrong[0]]}, step {step}, "
+        f"chunk {chunks[0] if len(chunks) else 'none'}",
     )
 
 
-def _sent(
-    schedule: Schedule, round_: Round, repetition: int
-) -> list[tuple[int, NDArray[np.int64]]]:
-    """Messages of a step, each with those of its chunks that have bytes."""
+def _sent(schedule: Schedule, round_: Round, repetition: int) -> tuple[IntArray, IntArray]:
+    """Transfer and chunk of everything sent in a step that has bytes, both (chunks sent,)."""
     transfer, chunk = round_.chunks(repetition)
-    if schedule.fractions is not None:
-        has_bytes = schedule.fractions[chunk] > 0
-        transfer, chunk = transfer[has_bytes], chunk[has_bytes]
-    ends = np.searchsorted(transfer, np.arange(1, round_.transfers + 1))
-    parts = np.split(chunk, ends[:-1])
-    return list(enumerate(parts[: round_.transfers]))
+    if schedule.fractions is None:
+        return transfer, chunk
+    has_bytes = schedule.fractions[chunk] > 0
+    return transfer[has_bytes], chunk[has_bytes]
 
 
-def _check_apart(copied: set[tuple[int, int]], other: set[tuple[int, int]], step: int) -> None:
-    for rank, chunk in sorted(copied & other):
+def _check_apart(places: IntArray, chunks: int, step: int) -> None:
+    for rank, chunk in np.stack(np.divmod(places[:1], chunks), axis=1).tolist():
         raise ScheduleError(
             "a message overwrites what another of its step writes",
             field=f"rank {rank}, step {step}, chunk {chunk}",
@@ -118,38 +127,37 @@ def _check_channel_use(round_: Round, step: int) -> None:
 
 
 def _check_end(schedule: Schedule, state: State) -> None:
-    for rank, chunk, wanted in _promises(schedule):
-        held = state[rank, chunk]
-        if not np.array_equal(held, wanted):
-            wrong = int(np.flatnonzero(held != wanted)[0])
+    everyone = np.ones(schedule.ranks, dtype=np.int16)
+    alone = np.eye(schedule.ranks, dtype=np.int16)
+    for rank, chunks, parts in _promises(schedule):
+        held, wanted = state[rank, chunks], everyone if parts is None else alone[parts]
+        if not np.array_equal(held, np.broadcast_to(wanted, held.shape)):
+            row, wrong = np.argwhere(held != wanted)[0]
             raise ScheduleError(
-                f"ends with rank {wrong}'s part of chunk {chunk} {held[wrong]} times, "
-                f"not {wanted[wrong]}",
+                f"ends with rank {wrong}'s part of chunk {chunks[row]} {held[row, wrong]} times, "
+                f"not {np.broadcast_to(wanted, held.shape)[row, wrong]}",
                 field=f"rank {rank}, step {schedule.steps}",
             )
 
 
-def _promises(schedule: Schedule) -> list[tuple[int, int, State]]:
-    """What must be held at the end: (rank, chunk, contributions)."""
-    n, chunks = schedule.ranks, range(schedule.chunks)
-    one = np.eye(n, dtype=np.int16)
-    everyone = np.ones(n, dtype=np.int16)
+def _promises(schedule: Schedule) -> Iterator[tuple[int, IntArray, IntArray | None]]:
+    """What each rank must hold at the end: chunks, and whose part of each alone; None: all."""
+    ranks, chunks = range(schedule.ranks), np.arange(schedule.chunks)
     match schedule.collective:
         case Collective.ALL_REDUCE:
-            return [(rank, chunk, everyone) for rank in range(n) for chunk in chunks]
+            yield from ((rank, chunks, None) for rank in ranks)
         case Collective.REDUCE_SCATTER:
-            return [(int(schedule.owner[chunk]), chunk, everyone) for chunk in chunks]
+            yield from ((rank, np.flatnonzero(schedule.owner == rank), None) for rank in ranks)
         case Collective.ALL_GATHER:
-            owner = schedule.owner
-            return [(rank, chunk, one[owner[chunk]]) for rank in range(n) for chunk in chunks]
+            yield from ((rank, chunks, schedule.owner) for rank in ranks)
         case Collective.BROADCAST:
-            return [(rank, chunk, one[ROOT]) for rank in range(n) for chunk in chunks]
+            yield from ((rank, chunks, np.full_like(chunks, ROOT)) for rank in ranks)
         case Collective.REDUCE:
-            return [(ROOT, chunk, everyone) for chunk in chunks]
+            yield ROOT, chunks, None
         case Collective.ALLTOALL | Collective.ALLTOALLV | Collective.SENDRECV:
-            assert schedule.target is not None, "it names the target of each chunk"
-            pairs = enumerate(zip(schedule.target, schedule.owner, strict=True))
-            has_bytes = (
-                np.ones(schedule.chunks) if schedule.fractions is None else schedule.fractions
-            )
-            return [(int(to), c, one[source]) for c, (to, source) in pairs if has_bytes[c]]
+            target, fractions = schedule.target, schedule.fractions
+            assert target is not None, "it names the target of each chunk"
+            has_bytes = np.ones(len(chunks), dtype=np.bool_) if fractions is None else fractions > 0
+            for rank in ranks:
+                mine = np.flatnonzero((target == rank) & has_bytes)
+                yield rank, mine, schedule.owner[mine]

@@ -64,7 +64,7 @@ class WayCost:
         return self.corrections[place] if place < len(self.corrections) else 1.0
 
     def bend(self, size_bytes: float) -> float:
-        """The factor between the table's sizes: straight in the logarithm, so that no byte jumps."""
+        """The factor between the table's sizes: straight in the logarithm, without steps."""
         place = math.log2(max(size_bytes, 64.0) / 64)
         below = int(place)
         if below >= len(self.corrections):

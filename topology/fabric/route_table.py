@@ -135,6 +135,36 @@ class RouteMap:
             UnreachableError: no link joins a pair, or a rank and the switch of another domain.
             FabricError: a switch vertex whose domain does not reduce in the switch.
         """
+        return self.tables([(source, destination)])[0]
+
+    def tables(self, pairs: Sequence[tuple[IntArray, IntArray]]) -> tuple[RouteTable, ...]:
+        """A table for each step's (sources, destinations), all steps looked up at once.
+
+        Raises:
+            UnreachableError: no link joins a pair, or a rank and the switch of another domain.
+            FabricError: a switch vertex whose domain does not reduce in the switch.
+        """
+        if not pairs:
+            return ()
+        source, destination = map(np.concatenate, zip(*pairs, strict=True))
+        routes, route_of, resources = self._routed(source, destination)
+        ends = np.cumsum([len(source) for source, _ in pairs])[:-1]
+        parts = zip(np.split(route_of, ends), np.split(resources, ends), strict=True)
+        return tuple(self._part(routes, *part) for part in parts)
+
+    def _part(
+        self, routes: tuple[Route, ...], route_of: IntArray, resources: IntArray
+    ) -> RouteTable:
+        """The table of some pairs, with no more routes than they take."""
+        used, own = np.unique(route_of, return_inverse=True)
+        taken = tuple(routes[number] for number in used.tolist())
+        width = max((len(route.hops) for route in taken), default=1)
+        return RouteTable(taken, own.astype(np.int64), resources[:, :width], self._bytes_per_s)
+
+    def _routed(
+        self, source: IntArray, destination: IntArray
+    ) -> tuple[tuple[Route, ...], IntArray, IntArray]:
+        """All routes, which of them each pair takes, and its resources, (pairs, width)."""
         for rank, switch in ((source, destination), (destination, source)):
             self._check_switches(rank, switch)
         ends, (source, destination) = (source, destination), self._met(source, destination)
@@ -152,7 +182,7 @@ class RouteMap:
             met = (int(ends[0][members[0]]), int(ends[1][members[0]]))
             for column, hop in enumerate(self._shared_hops(route, *met)):
                 resources[members, column] = self._resource_numbers(hop, s, d)
-        return RouteTable(routes, route_of.astype(np.int64), resources, self._bytes_per_s)
+        return routes, route_of.astype(np.int64), resources
 
     def crowding(self, table: RouteTable) -> float:
         """How much longer equal messages need on shared uplinks than at their ends, >= 1.

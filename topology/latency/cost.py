@@ -66,7 +66,7 @@ def route_schedule(schedule: Schedule, routes: RouteMap, size_bytes: float) -> R
     Raises:
         UnreachableError: a message between ranks that no link joins.
     """
-    tables = tuple(routes.table(r.source, r.destination) for r in schedule.rounds)
+    tables = routes.tables([(r.source, r.destination) for r in schedule.rounds])
     shares = tuple(
         shared_bandwidth_s(table, schedule.shares(r) * size_bytes)
         for table, r in zip(tables, schedule.rounds, strict=True)

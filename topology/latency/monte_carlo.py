@@ -7,7 +7,7 @@ operation is complete when its slowest rank is. This is the ground truth of ever
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -160,8 +160,12 @@ def _batch_size(costs: Costs) -> int:
     return min(max(fitting, 1), MOST_SIDE_BY_SIDE)
 
 
-def _steps(costs: Costs) -> list[tuple[_Plan, int]]:
-    """Plans of all steps in order, each with how often it is repeated unchanged."""
+@lru_cache(maxsize=1)
+def _steps(costs: Costs) -> tuple[tuple[_Plan, int], ...]:
+    """Plans of all steps in order, each with how often it is repeated unchanged.
+
+    Kept until the next, for a schedule is replayed under one noise after another.
+    """
     channels = costs.schedule.channels
     steps: list[tuple[_Plan, int]] = []
     for number, cost in enumerate(costs.rounds):
@@ -169,7 +173,7 @@ def _steps(costs: Costs) -> list[tuple[_Plan, int]]:
             steps += [(_plan(number, cost, channels, i), 1) for i in range(cost.round.repeats)]
         else:
             steps.append((_plan(number, cost, channels, 0), cost.round.repeats))
-    return steps
+    return tuple(steps)
 
 
 def _run(

@@ -21,7 +21,8 @@ from tests.fleet.gather.test_processes import is_gone_soon
 
 SCRIPT = Path(sys.executable).with_name("fleet")
 REFUSED = "echo 'ssh: connect to host x port 22: Connection refused' >&2; exit 255"
-FOR_EVER = "exec sleep 60"
+FOR_EVER = "exec sleep 600"
+PATIENT = ("--deadline", "300s")
 KILLS = 8
 FILES = 80
 
@@ -196,7 +197,7 @@ def test_killed_at_any_moment_no_snapshot_is_lost(tmp_path: Path) -> None:
 def test_a_sweep_that_was_killed_goes_on_with_those_it_has_not(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path, slow=FOR_EVER)
     keep = tmp_path / "keep"
-    words: list[str | Path] = ["--hosts", "gpu[1-4],slow", "--ssh", ssh, "--keep", keep]
+    words: list[str | Path] = ["--hosts", "gpu[1-4],slow", "--ssh", ssh, "--keep", keep, *PATIENT]
     code = killed(words, lambda: keep.exists() and len(kept_in(keep)) == 4, signal.SIGKILL)
     assert code == -signal.SIGKILL
     (tmp_path / "asked").unlink()
@@ -214,7 +215,7 @@ def test_a_signal_ends_a_sweep_with_its_processes_and_keeps_what_came(
 ) -> None:
     keep, pid = tmp_path / "keep", tmp_path / "pid"
     ssh = stub_ssh(tmp_path, slow=f"echo $$ >{pid}; {FOR_EVER}")
-    words: list[str | Path] = ["--hosts", "gpu[1-2],slow", "--ssh", ssh, "--keep", keep]
+    words: list[str | Path] = ["--hosts", "gpu[1-2],slow", "--ssh", ssh, "--keep", keep, *PATIENT]
 
     def is_halfway() -> bool:
         return pid.exists() and keep.exists() and len(kept_in(keep)) == 2
@@ -226,7 +227,7 @@ def test_a_signal_ends_a_sweep_with_its_processes_and_keeps_what_came(
 
 def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
     ssh = stub_ssh(tmp_path, slow=FOR_EVER)
-    words = ["--hosts", "slow", "--ssh", ssh, "--keep", tmp_path / "keep"]
+    words = ["--hosts", "slow", "--ssh", ssh, "--keep", tmp_path / "keep", *PATIENT]
     with subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True) as run:
         assert becomes_true(lambda: (tmp_path / "asked").exists())
         run.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ import pytest
 from fleet.probe.supervise import Supervisor
 
 HEAD = """
-import json, os, signal, sys, time
+import json, os, signal, subprocess, sys, time
 def say(*lines):
     os.write(1, ("\\n".join(lines) + "\\n").encode())
 say("?ready", ".")
@@ -32,9 +32,9 @@ class Book:
         self.found.append((part, key, what))
 
 
-def supervisor_of(body: str, **options: Any) -> Supervisor:
+def supervisor_of(body: str, deadline_s: float = DEADLINE_S, **options: Any) -> Supervisor:
     script = HEAD + "".join(f"    {line}\n" for line in body.splitlines())
-    return Supervisor([sys.executable, "-c", script], deadline_s=DEADLINE_S, **options)
+    return Supervisor([sys.executable, "-c", script], deadline_s=deadline_s, **options)
 
 
 ANSWER = """say('=[["answers","call(%s)",{"value":1}]]' % chapter[0], ".")"""
@@ -207,10 +207,10 @@ def test_another_thread_ends_a_chapter_that_hangs() -> None:
 
 
 def test_a_child_that_started_others_takes_them_along() -> None:
-    body = "import subprocess\np = subprocess.Popen(['sleep', '600'])\n" + (
+    body = "p = subprocess.Popen(['sleep', '600'])\n" + (
         """say('=[["answers","pid",{"value":%d}]]' % p.pid)\ntime.sleep(600)"""
     )
-    supervisor, book = supervisor_of(body), Book()
+    supervisor, book = supervisor_of(body, deadline_s=2), Book()
     supervisor.run(["bad"], book.take)
     pid = book.found[0][2]["value"]
     until = time.monotonic() + 5

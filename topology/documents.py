@@ -20,6 +20,27 @@ _BAD_SCALARS = (ValueError, LookupError, AttributeError, TypeError, OverflowErro
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads ``1e-3`` as a number, as JSON and YAML 1.2 do, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Keys and values; a key that comes twice would lose what was said first."""
+        plain = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        told = [key.value for key in plain if key.tag != _MERGE]
+        for key in plain:
+            if key.tag != _MERGE and told.count(key.value) > 1:
+                again = [k for k in plain if k.value == key.value][1]
+                problem = f"the key {key.value} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, again.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"), None
+)
+
+
 def from_text(convert: Callable[[str], float]) -> BeforeValidator:
     """Text with a unit becomes a number before the field is checked."""
 
@@ -57,7 +78,7 @@ def yaml_from_file(path: str | Path, *, what: str, remedy: str) -> dict[Any, Any
     where = str(path)
     content = read_bytes(path, limit=LARGEST_DOCUMENT_BYTES)
     try:
-        document = yaml.safe_load(content)
+        document = yaml.load(content, _Loader)
     except (yaml.YAMLError, *_BAD_SCALARS, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         reason = " ".join(str(getattr(error, "problem", None) or error).split())

@@ -40,6 +40,10 @@ def test_a_step_prints_percentiles_and_a_table_of_its_parts(maps: Path) -> None:
     assert lines[0] == "small: 16 ranks on 2 nodes"
     assert lines[1] == "nccl stack, noise dedicated, 500 trials, seed 0"
     assert [line.split()[0] for line in lines if "times noiseless" in line] == ["p50", "p90", "p99"]
+    assert lines[3].strip() == "95 % interval"
+    assert next(line for line in lines if line.startswith("p99.9 ")).endswith(
+        "; needs 3,688 trials or more"
+    )
     table = lines[lines.index("") + 1 :]
     head = next(i for i, line in enumerate(table) if line.startswith("part "))
     assert [line.split()[0] for line in table[head + 1 : head + 5]] == [

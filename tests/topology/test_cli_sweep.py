@@ -24,8 +24,9 @@ def words(maps: Path, *names: str) -> tuple[str | Path, ...]:
 def test_sweep_prints_a_row_for_each_size(maps: Path) -> None:
     done = topology(*words(maps, "dgx.json", "dgx8.json"), "--sizes", "8,64KiB", "--gpus", "16")
     assert (done.code, done.err) == (0, "")
-    head, one, two, header, first, second, close = done.out.splitlines()
-    assert head.startswith("all_reduce over 16 ranks, launched by process; noise dedicated")
+    head, one, two, header, first, second, close, needed = done.out.splitlines()
+    assert head == "all_reduce over 16 ranks, launched by process; noise dedicated"
+    assert needed == "p99.9 needs 3,688 trials or more"
     assert one == "dgx: 2 nodes, 2 NVLink domains, nccl stack"
     assert two.startswith("dgx8: 2 nodes")
     assert header.split()[:2] == ["size", "dgx"]

@@ -88,6 +88,10 @@ def found_by(setting: Setting) -> Found | None:
     if wish is not None or method is MethodName.MONTE_CARLO:
         return None
     costs, noises = setting.choice.costs, setting.noises(scenario.noise)
+    if method is MethodName.SCALING and scenario.trials is not None:
+        raise WorkloadError(
+            "scaling has no trials", field="--trials", remedy="leave it out, or --method"
+        )
     if method is not MethodName.AUTO:
         return find(method, costs, noises, seed=scenario.seed)
     if scenario.trials is not None:

@@ -80,7 +80,7 @@ def check_scenario(scenario: Scenario) -> None:
         )
     if scenario.trials is not None and scenario.trials < 1:
         raise WorkloadError(f"{scenario.trials}", field="--trials", remedy="give at least one")
-    if scenario.noise is NoiseName.NONE and (idle := _noise_asked(scenario)):
+    if scenario.noise is NoiseName.NONE and (idle := noise_asked(scenario)):
         raise WorkloadError(
             "without noise it has no meaning", field=idle, remedy="leave it out, or --noise none"
         )
@@ -98,7 +98,7 @@ def check_scenario(scenario: Scenario) -> None:
         )
 
 
-def _noise_asked(scenario: Scenario) -> str | None:
+def noise_asked(scenario: Scenario) -> str | None:
     """The first option that asks for something of noise."""
     asked = {
         "--layers": bool(scenario.layers),

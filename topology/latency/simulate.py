@@ -7,6 +7,7 @@ import numpy as np
 
 from topology.collective.placement import Placement
 from topology.collective.schedule import busbw_factor
+from topology.errors import WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.attribution import attribute
 from topology.latency.band import band_of, band_trials
@@ -21,7 +22,7 @@ from topology.latency.replay import (
     most_precise_trials,
     precise_samples_s,
 )
-from topology.latency.scenario import Scenario
+from topology.latency.scenario import Scenario, noise_asked
 from topology.latency.setting import Setting, settle
 from topology.latency.summary import PERCENTILES, LatencySummary, least_trials, percentile_ranges
 from topology.words import Collective, MethodName, NoiseLayer
@@ -53,9 +54,13 @@ def simulate(
     if scenario.knee:
         summary = replace(summary, knee=knee_of(fabric, placement, summary, scenario.noise))
     if setting.is_silent:
+        idle = noise_asked(scenario)
+        if idle is not None:
+            text = "one rank alone sends nothing, so that there is no noise"
+            raise WorkloadError(text, field=idle, remedy="leave it out, or ask for more ranks")
         return summary
     found = found_by(setting)
-    if found is not None and found.is_narrow:
+    if found is not None and found.is_narrow and scenario.trials is None:
         noisy = _with_found(summary, setting.choice, found, scenario)
     else:
         noisy, _ = _replayed(setting, summary, progress=progress, notice=notice)

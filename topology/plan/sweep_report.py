@@ -7,7 +7,7 @@ from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_seconds
 from topology.fabric.report import Table
 from topology.latency.report import domains_text, summary_document
-from topology.latency.summary import LatencySummary
+from topology.latency.summary import PERCENTILES, LatencySummary, least_trials
 from topology.plan.size_sweep import Crossing, SizeSweep
 
 SCHEMA_VERSION: Final = 1
@@ -39,8 +39,8 @@ def heading_lines(sweep: SizeSweep) -> list[str]:
     scenario = sweep.scenario
     over = f"{scenario.collective.value} over {counted(sweep.ranks, 'rank')}"
     summaries = sweep.rows[0].summaries
-    bands = [summary.band for row in sweep.rows for summary in row.summaries]
-    profiles = next((tuple(band) for band in bands if band is not None), ())
+    told_of = [s for row in sweep.rows for s in row.summaries if band_of(s) is not None]
+    profiles = next((tuple(s.band) for s in told_of if s.band is not None), ())
     told = f"noise {scenario.noise.value}"
     if profiles:
         told += f", p99.9 from {profiles[0]} to {profiles[-1]}"
@@ -126,7 +126,19 @@ def closing_lines(sweep: SizeSweep) -> list[str]:
             low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
             times = low if low == high else f"{low} to {high}"
             lines.append(f"p99 of {sweep.maps[which]}: {times} times that of {sweep.maps[0]}")
+    lines += _needed_lines(sweep)
     return lines + [crossing_text(crossing) for crossing in sweep.crossings()]
+
+
+def _needed_lines(sweep: SizeSweep) -> list[str]:
+    """Of each percentile that some run cannot tell, how many trials do."""
+    summaries = [summary for row in sweep.rows for summary in row.summaries]
+    lines = []
+    for name, key in (("p50", "p50_s"), ("p99", "p99_s"), ("p99.9", "p999_s")):
+        is_untold = [s.trials is not None and band_of(s, key) is None for s in summaries]
+        if any(is_untold):
+            lines.append(f"{name} needs {least_trials(PERCENTILES[key]):,} trials or more")
+    return lines
 
 
 def crossing_text(crossing: Crossing) -> str:

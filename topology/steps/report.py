@@ -7,7 +7,7 @@ from typing import Any, Final
 from fleet.console import table_lines
 from fleet.naming import counted
 from fleet.units import text_from_seconds
-from topology.latency.summary import PERCENTILES
+from topology.latency.summary import PERCENTILES, least_trials
 from topology.steps.summary import PartShare, StepSummary
 
 SCHEMA_VERSION: Final = 1
@@ -97,11 +97,14 @@ def _how(summary: StepSummary) -> str:
 
 
 def _percentile_lines(summary: StepSummary) -> Iterator[str]:
+    if summary.interval:
+        yield f"{'':<23}95 % interval"
     yield f"{'noiseless':<10}{text_from_seconds(summary.noiseless_s):>10}"
     for name, (low, high) in (summary.interval or {}).items():
         value, ratio = summary.percentiles[name], summary.slowdown_ratio(name)
         if value is None or ratio is None or high is None:
-            shown = f"{'-':>10}   above {text_from_seconds(low)}; more replays would tell"
+            needed = f"needs {least_trials(PERCENTILES[name]):,} trials or more"
+            shown = f"{'-':>10}   above {text_from_seconds(low)}; {needed}"
         else:
             between = f"{text_from_seconds(low)} to {text_from_seconds(high)}"
             shown = f"{text_from_seconds(value):>10}   {between}, {ratio:.3f} times noiseless"

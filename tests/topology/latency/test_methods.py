@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,24 @@ def test_a_wide_certificate_stands_beside_a_replay() -> None:
     assert re.sub(" +", " ", heading.strip()) == (
         "95 % interval certified dedicated to contended (3,688 trials)"
     )
+
+
+def test_trials_that_are_asked_are_drawn_beside_a_narrow_certificate() -> None:
+    told = run(replace(SMALL, trials=400))
+    assert (told.method, told.trials) == ("monte_carlo", 400)
+    assert told.bracket == run(SMALL).bracket
+    with pytest.raises(WorkloadError, match="--trials: scaling has no trials"):
+        run(replace(LONG_RING, trials=400))
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [({"attribute": True}, "--attribute"), ({"precision": 0.02}, "--precision")],
+)
+def test_one_rank_alone_has_no_tail_to_ask_about(asked: dict[str, Any], option: str) -> None:
+    alone = Scenario(Collective.ALL_REDUCE, 128)
+    with pytest.raises(WorkloadError, match=f"{option}: one rank alone sends nothing"):
+        run(replace(alone, **asked), gpus=1)
 
 
 def test_a_pairwise_exchange_is_bounded_on_both_sides_beside_its_replay() -> None:

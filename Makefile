@@ -12,7 +12,7 @@ help:
 	@echo "make demo      one real run from inventory to picture, into out/"
 	@echo "make test      lint, types and the whole test suite"
 	@echo "make lint      ruff and mypy only"
-	@echo "make proof     the long checks: methods against replay at large sizes"
+	@echo "make proof     the long checks: large sizes, processes killed at any moment"
 	@echo "make bench     benchmarks (timings, not checks)"
 	@echo "make compare   gpustat, nvitop and fleet inventory on one fake driver with faults"
 	@echo "make golden    rewrite the expected outputs, then look at the diff"

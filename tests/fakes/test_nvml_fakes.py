@@ -61,6 +61,7 @@ def answers_of_c(stub: NvmlStub, profile: FakeProfile) -> dict[str, Any]:
     return as_json(done.stdout)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", NAMES)
 def test_both_fakes_answer_every_call_alike(name: str, nvml_stub: NvmlStub) -> None:
     profile = profile_named(name)
@@ -95,6 +96,7 @@ FAULTY: dict[str, FakeProfile] = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("fault", FAULTY)
 def test_both_fakes_fail_alike(fault: str, nvml_stub: NvmlStub) -> None:
     answers = answers_of_c(nvml_stub, FAULTY[fault])

@@ -192,6 +192,7 @@ def test_a_spool_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> No
         assert one.said().count("cannot be written") == 1
 
 
+@pytest.mark.proof
 def test_an_agent_killed_at_any_moment_leaves_only_whole_snapshots(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()

@@ -175,6 +175,7 @@ def test_what_a_kill_left_unfinished_is_gone_after_the_next_write(tmp_path: Path
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.proof
 def test_a_writer_killed_at_any_moment_loses_no_snapshot(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()

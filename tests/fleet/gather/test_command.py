@@ -173,7 +173,7 @@ def test_an_error_is_one_line_and_exit_2() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_at_any_moment_no_snapshot_is_lost(tmp_path: Path) -> None:
     spool, keep, out = tmp_path / "spool", tmp_path / "keep", tmp_path / "map.json"
     files = spool_of(spool, FILES)

@@ -73,6 +73,7 @@ CHANGES: dict[str, Callable[[FakeProfile], FakeProfile]] = {
 }
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_reading_after_another_gives_what_it_would_give_alone(name: str) -> None:
     memory = Memory()

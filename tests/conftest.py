@@ -15,9 +15,12 @@ from tests.fakes.nvml_stub import NvmlStub, built
 settings.register_profile("no clock", deadline=None)
 settings.load_profile("no clock")
 
-# Who is started in the background ignores Ctrl-C, and so would every process of the tests.
+# Who is started in the background ignores Ctrl-C, under nohup a hang-up, and so would every process
+# of the tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 

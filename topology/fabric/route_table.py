@@ -5,8 +5,10 @@ all uplinks of a leaf. Pairs with the same wirings, slots and tiers between shar
 resources differ by node only, so a table of any number of pairs is a few array operations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -27,6 +29,9 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 _NO_LEAF, _NO_VERTEX = -1, -1
 _UP_TO_SWITCH, _DOWN_FROM_SWITCH, _SAME_NODE, _SAME_NODE_APART, _SAME_DOMAIN, _NETWORK = range(6)
 _UP_TO_NETWORK, _DOWN_FROM_NETWORK = 6, 7
+_MOST_AT_ONCE: Final = 2**20
+"""Pairs that are looked up at once; more take no less time each, and more memory."""
+
 _OWN_UP: Final = (HopPlace.SOURCE_NODE, HopPlace.NIC_OUT)
 _OWN_DOWN: Final = (HopPlace.NIC_IN, HopPlace.DESTINATION_NODE)
 _AT_SOURCE: Final = (HopPlace.SOURCE_NODE, HopPlace.UP_TO_SWITCH, HopPlace.NIC_OUT)
@@ -138,28 +143,29 @@ class RouteMap:
         return self.tables([(source, destination)])[0]
 
     def tables(self, pairs: Sequence[tuple[IntArray, IntArray]]) -> tuple[RouteTable, ...]:
-        """A table for each step's (sources, destinations), all steps looked up at once.
+        """A table for each step's (sources, destinations), many steps looked up at once.
 
         Raises:
             UnreachableError: no link joins a pair, or a rank and the switch of another domain.
             FabricError: a switch vertex whose domain does not reduce in the switch.
         """
-        if not pairs:
-            return ()
+        group_of = np.cumsum([len(source) for source, _ in pairs]) // _MOST_AT_ONCE
+        groups = groupby(zip(group_of, pairs, strict=True), key=itemgetter(0))
+        return tuple(t for _, group in groups for t in self._tables([pair for _, pair in group]))
+
+    def _tables(self, pairs: Sequence[tuple[IntArray, IntArray]]) -> Iterator[RouteTable]:
         source, destination = map(np.concatenate, zip(*pairs, strict=True))
         routes, route_of, resources = self._routed(source, destination)
         ends = np.cumsum([len(source) for source, _ in pairs])[:-1]
-        parts = zip(np.split(route_of, ends), np.split(resources, ends), strict=True)
-        return tuple(self._part(routes, *part) for part in parts)
+        for part in zip(np.split(route_of, ends), np.split(resources, ends), strict=True):
+            yield self._part(routes, *part)
 
-    def _part(
-        self, routes: tuple[Route, ...], route_of: IntArray, resources: IntArray
-    ) -> RouteTable:
+    def _part(self, routes: Sequence[Route], route_of: IntArray, used_of: IntArray) -> RouteTable:
         """The table of some pairs, with no more routes than they take."""
         used, own = np.unique(route_of, return_inverse=True)
         taken = tuple(routes[number] for number in used.tolist())
         width = max((len(route.hops) for route in taken), default=1)
-        return RouteTable(taken, own.astype(np.int64), resources[:, :width], self._bytes_per_s)
+        return RouteTable(taken, own.astype(np.int64), used_of[:, :width], self._bytes_per_s)
 
     def _routed(
         self, source: IntArray, destination: IntArray

@@ -116,6 +116,24 @@ def test_a_table_of_no_pairs_is_empty() -> None:
     assert (table.routes, table.route_of.shape, len(table.resources)) == ((), (0,), 0)
 
 
+@pytest.mark.parametrize("most", [1, 5, 2**20])
+def test_tables_of_many_steps_are_those_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("topology.fabric.route_table._MOST_AT_ONCE", most)
+    fabric = fabric_of("model:dgx-h100 node:3")
+    routes = RouteMap(fabric, fabric.endpoints)
+    steps: list[Pairs] = [[(0, 1), (8, 9)], [(0, 8)], [], [(0, 24), (25, 8), (1, 23)], [(2, 3)]]
+    arrays = [np.array(pairs, dtype=np.int64).reshape(-1, 2).T for pairs in steps]
+    together = routes.tables([(source, destination) for source, destination in arrays])
+    for pairs, table in zip(steps, together, strict=True):
+        alone = table_of(routes, pairs)
+        assert table.routes == alone.routes
+        assert table.route_of.tolist() == alone.route_of.tolist()
+        assert table.resources.tolist() == alone.resources.tolist()
+    assert routes.tables([]) == ()
+
+
 def test_what_no_hop_uses_is_infinitely_wide() -> None:
     fabric = fabric_of("model:dgx-h100 node:2")
     table = table_of(RouteMap(fabric, fabric.endpoints), [(0, 1), (0, 9)])

@@ -14,6 +14,9 @@ MOST_TRIALS: Final = 10_000
 LEAST_TRIALS: Final = least_trials(PERCENTILES["p99_s"])
 """A p99 needs so many, 368: of fewer trials even the largest may well lie below it."""
 
+WITHOUT_P999: Final = 1_000
+"""A default run that cannot carry a p99.9 has no more: they would only narrow p99's interval."""
+
 MESSAGE_BUDGET: Final = 180_000_000
 """Noisy messages that a default run replays, if that is LEAST_TRIALS or more: a few seconds."""
 
@@ -39,6 +42,8 @@ Notice: TypeAlias = Callable[[str], None]
 def default_trials(schedule: Schedule) -> int:
     """As many trials as a few seconds carry, at most 10,000 and at least what a p99 needs."""
     affordable = MESSAGE_BUDGET // max(schedule.messages, 1)
+    if affordable < least_trials(PERCENTILES["p999_s"]):
+        affordable = min(affordable, WITHOUT_P999)
     return int(min(max(affordable, LEAST_TRIALS), MOST_TRIALS))
 
 

@@ -118,14 +118,15 @@ def _quickest(setting: Setting, costs: Costs, noises: Sequence[MessageNoise]) ->
     is_long = long_run_text(schedule, default_trials(schedule)) is not None
     jitters = [noise.jitter for noise in noises]
     is_tried = schedule.algorithm in TREES or is_long
+    wide: Found | None = None
     try:
         if is_tried and why_not_exact(costs, jitters) is None:
-            found = by_exact(costs, noises)
-            if found.is_narrow or not is_long:
-                return found
+            wide = by_exact(costs, noises)
+            if wide.is_narrow or not is_long:
+                return wide
         return by_scaling(costs, noises, setting.scenario.seed) if is_long else None
     except (ScheduleError, WorkloadError):
-        return None
+        return wide
 
 
 def by_exact(costs: Costs, noises: Sequence[MessageNoise]) -> Found:

@@ -119,6 +119,20 @@ def test_a_wide_certificate_stands_beside_a_replay() -> None:
     )
 
 
+def test_a_long_replay_without_a_law_of_growth_has_its_wide_certificate_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("topology.latency.replay.LONG_S", 1e-3)
+    told = run(Scenario(Collective.ALL_REDUCE, 8, algorithm=AlgorithmName.RECURSIVE_DOUBLING))
+    assert (told.method, told.band) == ("monte_carlo", None)
+    assert told.bracket is not None
+    assert told.interval is not None
+    (low, high), (from_s, to_s) = told.bracket["p99_s"], told.interval["p99_s"]
+    assert high is not None
+    assert to_s is not None
+    assert max(low, from_s) <= min(high, to_s)
+
+
 def test_trials_that_are_asked_are_drawn_beside_a_narrow_certificate() -> None:
     told = run(replace(SMALL, trials=400))
     assert (told.method, told.trials) == ("monte_carlo", 400)

@@ -55,8 +55,8 @@ def collnet_chain(request: Request) -> Schedule:
     inside = [list(chain_stages_up(chains)) for chains in layout.chains]
     up, down = [], []
     for stage in zip(*inside, strict=True):
-        a, b = np.array([link for links in stage for link in links], dtype=np.int64).T
-        lanes = np.repeat(lane, [len(links) for links in stage])
+        a, b = np.concatenate(stage, axis=1)
+        lanes = np.repeat(lane, [links.shape[1] for links in stage])
         up.append(round_of(a, b, lanes, reduces=True, channel=lanes))
         down.append(round_of(b, a, lanes, channel=lanes))
     stages = [*up, *_legs(layout, heads, first=lane, channel=lane), *reversed(down)]

@@ -5,11 +5,14 @@ that each tree carries half the data and no other port both halves.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import Final
 
 import numpy as np
 
-from topology.collective.schedule import Schedule, Transfer, pipelined
-from topology.collective.stages import Request, answered, make_schedule
+from topology.collective.schedule import IntArray, Schedule, pipelined, round_of
+from topology.collective.stages import Request, make_schedule
 
 TREES = 2
 
@@ -17,39 +20,55 @@ TREES = 2
 def double_binary_tree(request: Request) -> Schedule:
     """All-reduce: up the chains and trees in pieces, and down again, on each rail side by side."""
     chains = request.layout.chains[: max(1, request.channels)]
-    lanes = [(chain, tree) for chain in chains for tree in range(TREES)]
     pieces = request.pieces
-    up: list[list[Transfer]] = []
-    for lane, (nodes, tree) in enumerate(lanes):
-        for stage, links in enumerate(_stages_up(nodes, tree)):
-            if stage == len(up):
-                up.append([])
-            up[stage] += [
-                Transfer(a, b, lane * pieces, 1, reduces=True, channel=lane * pieces)
-                for a, b in links
-            ]
-    stages = [*up, *(answered(stage) for stage in reversed(up))]
+    lanes = np.arange(len(chains) * TREES) * pieces
+    rails = [_stages_up(nodes) for nodes in chains]
+    up, down = [], []
+    for at_once in zip_longest(*(links for rail in rails for links in rail), fillvalue=_NO_LINKS):
+        (child, parent), counts = np.concatenate(at_once, axis=1), [e.shape[1] for e in at_once]
+        lane = np.repeat(lanes, counts)
+        up.append(round_of(child, parent, lane, reduces=True, channel=lane))
+        down.append(round_of(parent, child, lane, channel=lane))
     owner = np.zeros(len(lanes) * pieces, dtype=np.int64)
-    rounds = pipelined(stages, pieces=pieces, stride=1)
+    rounds = pipelined([*up, *reversed(down)], pieces=pieces, stride=1)
     return make_schedule(request, "double_binary_tree", owner, rounds, channels=len(lanes) * pieces)
 
 
-def _stages_up(nodes: Sequence[Sequence[int]], tree: int) -> Iterator[list[tuple[int, int]]]:
-    """Links of each stage of the reduce: down the chains to the heads, then up the tree."""
-    yield from chain_stages_up(nodes)
-    for links in tree_stages_up(len(nodes), tree):
-        yield [(nodes[child][0], nodes[parent][0]) for child, parent in links]
+_NO_LINKS: Final = np.empty((2, 0), dtype=np.int64)
 
 
-def chain_stages_up(nodes: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, int]]]:
-    """Links of each stage of a reduce to the heads of chains; all end together.
+def _stages_up(nodes: Sequence[Sequence[int]]) -> list[list[IntArray]]:
+    """For each tree the links of each stage of the reduce: down the chains, then up the tree."""
+    heads = np.array([chain[0] for chain in nodes], dtype=np.int64)
+    inside = list(chain_stages_up(nodes))
+    return [[*inside, *(heads[links] for links in _levels(len(nodes), t))] for t in range(TREES)]
 
-    >>> list(chain_stages_up([(0, 1, 2), (5, 6)]))
-    [[(2, 1)], [(1, 0), (6, 5)]]
+
+@lru_cache(maxsize=2 * TREES)
+def _levels(count: int, tree: int) -> tuple[IntArray, ...]:
+    """The links of each level of a tree, shape (2, links)."""
+    return tuple(np.array(links, dtype=np.int64).T for links in tree_stages_up(count, tree))
+
+
+def chain_stages_up(nodes: Sequence[Sequence[int]]) -> Iterator[IntArray]:
+    """Links of each stage of a reduce to the heads of chains, shape (2, links); all end together.
+
+    >>> [links.T.tolist() for links in chain_stages_up([(0, 1, 2), (5, 6)])]
+    [[[2, 1]], [[1, 0], [6, 5]]]
     """
     longest = max(len(chain) for chain in nodes)
+    rows = (chain if len(chain) == longest else _filled(chain, longest) for chain in nodes)
+    ranks = np.array(list(rows), dtype=np.int64)
     for back in range(longest - 1, 0, -1):
-        yield [(chain[back], chain[back - 1]) for chain in nodes if len(chain) > back]
+        links = ranks[:, [back, back - 1]].T
+        yield links[:, links[0] != _NO_RANK]
+
+
+_NO_RANK: Final = -1
+
+
+def _filled(chain: Sequence[int], length: int) -> list[int]:
+    return [*chain, *[_NO_RANK] * (length - len(chain))]
 
 
 def tree_stages_up(count: int, tree: int) -> Iterator[list[tuple[int, int]]]:

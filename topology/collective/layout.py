@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 from topology.collective.placement import Placement
@@ -213,17 +213,24 @@ def _inside_cycles(
     )
     if len(hosts) > 1:
         return [tuple(in_order)]
-    graph = fabric.node_of[placement.endpoints[clique[0]].host].graph
-    slot_of = {rank: placement.endpoints[rank].slot for rank in clique}
-    links = _direct_links(graph, [slot_of[rank] for rank in clique])
-    rank_of = {slot: rank for rank, slot in slot_of.items()}
-    cycles = list(_disjoint_cycles(links, [slot_of[rank] for rank in clique]))
+    graph = fabric.node_of[hosts[0]].graph
+    rank_of = {placement.endpoints[rank].slot: rank for rank in clique}
+    cycles = _slot_cycles(graph, tuple(rank_of))
     if not cycles:
         return [tuple(in_order)]
-    both_ways = (
-        [way for cycle in cycles for way in (cycle, cycle[::-1])] if len(clique) > 2 else cycles
-    )
-    return [tuple(rank_of[slot] for slot in cycle) for cycle in both_ways]
+    return [tuple(rank_of[slot] for slot in cycle) for cycle in cycles]
+
+
+@lru_cache(maxsize=64)
+def _slot_cycles(graph: NodeGraph, slots: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Cycles through slots over direct links, both ways; none where they are no mesh.
+
+    Kept, for most nodes of a fleet are wired alike.
+    """
+    cycles = list(_disjoint_cycles(_direct_links(graph, slots), slots))
+    if len(slots) <= 2:
+        return tuple(cycles)
+    return tuple(way for cycle in cycles for way in (cycle, cycle[::-1]))
 
 
 def _direct_links(graph: NodeGraph, slots: Sequence[int]) -> dict[tuple[int, int], int]:

@@ -42,7 +42,7 @@ def reason_from_text(text: str) -> AbsenceReason | None:
 def gpu_uuid_from_text(text: str) -> GpuUuid | None:
     """A GPU's UUID in lower case; None for what people put over it, and for zeros.
 
-    >>> gpu_uuid_from_text("GPU-XXXXXXXX-332e-08e4-72fe-XXXXXXXXXXXX") is None
+    >>> gpu_uuid_from_text("GPU-[hidden]-332e-08e4-72fe-[hidden]") is None
     True
     """
     match = re.fullmatch(r"GPU-([0-9a-f-]+)", text.strip(), re.IGNORECASE)

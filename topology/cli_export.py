@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.console import STDIO, AsJson, FleetFile, print_json, printable, progress, say
-from topology.cli_options import Ranks, Stack, bytes_of, placement_from_words, refuse_twice
+from topology.cli_options import (
+    BufferSize,
+    NcclProtocol,
+    Ranks,
+    Stack,
+    Where,
+    bytes_of,
+    placement_from_words,
+    refuse_twice,
+)
 from topology.words import (
     AlgorithmName,
     Collective,
@@ -27,13 +36,7 @@ def export(
         typer.Option("--format", help="goal is LogGOPSim's; the others are named as they are."),
     ],
     collective: Annotated[Collective, typer.Option(help="What the ranks do together.")],
-    size: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            help="One rank's whole buffer, as nccl-tests counts it: 8 (bytes), 64KiB, 1GB.",
-        ),
-    ],
+    size: BufferSize,
     output: Annotated[
         str,
         typer.Option(
@@ -45,20 +48,11 @@ def export(
         ),
     ],
     gpus: Ranks = None,
-    placement: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD|FILE",
-            help="pack (fewest domains and nodes), spread (all nodes), "
-            "or a FILE with one 'host slot' a line in rank order.",
-        ),
-    ] = "pack",
+    placement: Where = "pack",
     algorithm: Annotated[
         AlgorithmName, typer.Option(help="auto takes what simulate takes.")
     ] = AlgorithmName.AUTO,
-    protocol: Annotated[
-        ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes what NCCL takes.")
-    ] = ProtocolChoice.AUTO,
+    protocol: NcclProtocol = ProtocolChoice.AUTO,
     launch: Annotated[
         Launch, typer.Option(help="How the operation is started, as simulate has it.")
     ] = Launch.PROCESS,

@@ -8,7 +8,7 @@ import typer
 
 from fleet.console import STDIO
 from topology.errors import WorkloadError
-from topology.words import NoiseLayer, NoiseName, StackName
+from topology.words import NoiseLayer, NoiseName, ProtocolChoice, StackName
 
 if TYPE_CHECKING:
     from topology.collective.placement import Placement
@@ -30,6 +30,24 @@ Stack = Annotated[
         "predicts; MPI's; or none, the bare wire. Default: nccl on NVIDIA GPUs, rccl on AMD's, "
         "else wire."
     ),
+]
+BufferSize = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="One rank's whole buffer, as nccl-tests counts it: 8 (bytes), 64KiB, 1GB.",
+    ),
+]
+Where = Annotated[
+    str,
+    typer.Option(
+        metavar="WORD|FILE",
+        help="pack (fewest domains and nodes), spread (all nodes), "
+        "or a FILE with one 'host slot' a line in rank order.",
+    ),
+]
+NcclProtocol = Annotated[
+    ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes what NCCL takes.")
 ]
 Noise = Annotated[NoiseName, typer.Option(help="How noisy the fabric is.")]
 TRIALS = "Noisy runs to replay; default: 368, which a p99 needs, to 10000 as seconds allow."

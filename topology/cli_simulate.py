@@ -7,9 +7,12 @@ import typer
 
 from fleet.console import AsJson, FleetFile, Seed, print_json, progress, say
 from topology.cli_options import (
+    BufferSize,
+    NcclProtocol,
     Ranks,
     Stack,
     Trials,
+    Where,
     bytes_of,
     layers_from_words,
     map_names,
@@ -40,29 +43,14 @@ def simulate(
     fleet_file: FleetFile,
     *,
     collective: Annotated[Collective, typer.Option(help="What the ranks do together.")],
-    size: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            help="One rank's whole buffer, as nccl-tests counts it: 8 (bytes), 64KiB, 1GB.",
-        ),
-    ],
+    size: BufferSize,
     gpus: Ranks = None,
-    placement: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD|FILE",
-            help="pack (fewest domains and nodes), spread (all nodes), "
-            "or a FILE with one 'host slot' a line in rank order.",
-        ),
-    ] = "pack",
+    placement: Where = "pack",
     algorithm: Annotated[
         AlgorithmName,
         typer.Option(help="auto takes what NCCL takes; on the wire the fastest without noise."),
     ] = AlgorithmName.AUTO,
-    protocol: Annotated[
-        ProtocolChoice, typer.Option(help="NCCL's protocol; auto takes what NCCL takes.")
-    ] = ProtocolChoice.AUTO,
+    protocol: NcclProtocol = ProtocolChoice.AUTO,
     launch: Annotated[
         Launch,
         typer.Option(

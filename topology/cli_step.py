@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from fleet.console import AsJson, FleetFile, Seed, print_json, progress, say
-from topology.cli_options import Noise, Stack, Trials, placement_from_words, refuse_twice
+from topology.cli_options import Noise, Stack, Trials, Where, placement_from_words, refuse_twice
 from topology.errors import WorkloadError
 from topology.words import NoiseName
 
@@ -20,14 +20,7 @@ def step(
         ),
     ],
     *,
-    placement: Annotated[
-        str,
-        typer.Option(
-            metavar="WORD|FILE",
-            help="pack (fewest domains and nodes), spread (all nodes), "
-            "or a FILE with one 'host slot' a line in rank order.",
-        ),
-    ] = "pack",
+    placement: Where = "pack",
     stack: Stack = None,
     noise: Noise = NoiseName.DEDICATED,
     trials: Trials = None,

@@ -8,18 +8,16 @@ from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_rate, text_from_seconds
 from topology.latency.monte_carlo import Breakdown
 from topology.latency.replay import reached_by
-from topology.latency.summary import PERCENTILES, LatencySummary, least_trials
+from topology.latency.summary import (
+    PERCENTILE_NAMES,
+    PERCENTILES,
+    LatencySummary,
+    least_trials,
+)
 from topology.words import NoiseName
 
 SCHEMA_VERSION: Final = 1
 Range: TypeAlias = tuple[float, float | None]
-_NAMES: Final = {
-    "p50_s": "p50",
-    "p90_s": "p90",
-    "p99_s": "p99",
-    "p999_s": "p99.9",
-    "p9999_s": "p99.99",
-}
 
 
 def summary_document(summary: LatencySummary) -> dict[str, Any]:
@@ -132,7 +130,7 @@ def _percentile_lines(summary: LatencySummary) -> list[str]:
     ]
     head, *others = rows
     lines = [f"{'':<20}   {head}", calm]
-    for (name, shown), row in zip(_NAMES.items(), others, strict=True):
+    for (name, shown), row in zip(PERCENTILE_NAMES.items(), others, strict=True):
         value = summary.percentiles[name]
         text = "-" if value is None else text_from_seconds(value)
         lines.append(f"{shown:<10}{text:>10}   {row}".rstrip())
@@ -148,12 +146,12 @@ def _columns(summary: LatencySummary) -> Iterator[list[str]]:
     if summary.band is not None:
         yield [
             _band_heading(summary),
-            *(_band_text(summary.band, name) for name in _NAMES),
+            *(_band_text(summary.band, name) for name in PERCENTILE_NAMES),
         ]
 
 
 def _in_order(ranges: dict[str, Range]) -> list[Range]:
-    return [ranges[name] for name in _NAMES]
+    return [ranges[name] for name in PERCENTILE_NAMES]
 
 
 def _range_text(told: Range) -> str:
@@ -232,13 +230,13 @@ def _tail_lines(summary: LatencySummary) -> list[str]:
         lines.append(f"p99 is known {word} {reached:.2%}")
     p50_s = summary.percentiles["p50_s"]
     tails = [(name, summary.percentiles[name]) for name in ("p99_s", "p999_s")]
-    ratios = [f"{_NAMES[n]} {t / p50_s:.3g}" for n, t in tails if t is not None and p50_s]
+    ratios = [f"{PERCENTILE_NAMES[n]} {t / p50_s:.3g}" for n, t in tails if t is not None and p50_s]
     if ratios and (summary.interval or summary.bracket):
         lines.append(f"times p50: {', '.join(ratios)}")
     missing = [name for name, value in summary.percentiles.items() if value is None]
     if summary.trials is not None and missing:
         needed = least_trials(PERCENTILES[missing[0]])
-        lines.append(f"{_NAMES[missing[0]]} needs {needed:,} trials or more")
+        lines.append(f"{PERCENTILE_NAMES[missing[0]]} needs {needed:,} trials or more")
     return lines
 
 

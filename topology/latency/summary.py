@@ -16,6 +16,13 @@ from topology.latency.monte_carlo import Breakdown
 FloatArray = NDArray[np.float64]
 
 PERCENTILES: Final = {"p50_s": 0.5, "p90_s": 0.9, "p99_s": 0.99, "p999_s": 0.999, "p9999_s": 0.9999}
+PERCENTILE_NAMES: Final = {
+    "p50_s": "p50",
+    "p90_s": "p90",
+    "p99_s": "p99",
+    "p999_s": "p99.9",
+    "p9999_s": "p99.99",
+}
 COVERAGE: Final = 0.95
 
 

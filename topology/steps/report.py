@@ -7,17 +7,10 @@ from typing import Any, Final
 from fleet.console import table_lines
 from fleet.naming import counted
 from fleet.units import text_from_seconds
-from topology.latency.summary import PERCENTILES, least_trials
+from topology.latency.summary import PERCENTILE_NAMES, PERCENTILES, least_trials
 from topology.steps.summary import PartShare, StepSummary
 
 SCHEMA_VERSION: Final = 1
-NAMES: Final = {
-    "p50_s": "p50",
-    "p90_s": "p90",
-    "p99_s": "p99",
-    "p999_s": "p99.9",
-    "p9999_s": "p99.99",
-}
 
 
 def step_document(summary: StepSummary) -> dict[str, Any]:
@@ -108,7 +101,7 @@ def _percentile_lines(summary: StepSummary) -> Iterator[str]:
         else:
             between = f"{text_from_seconds(low)} to {text_from_seconds(high)}"
             shown = f"{text_from_seconds(value):>10}   {between}, {ratio:.3f} times noiseless"
-        yield f"{NAMES[name]:<10}{shown}"
+        yield f"{PERCENTILE_NAMES[name]:<10}{shown}"
 
 
 def _table(summary: StepSummary) -> list[str]:
@@ -116,7 +109,7 @@ def _table(summary: StepSummary) -> list[str]:
     shown = list(summary.step_at) if summary.trials is not None else []
     header = ["part", "what", "times", "noiseless"]
     for name in shown:
-        header += [f"at {NAMES[name]}", "share"]
+        header += [f"at {PERCENTILE_NAMES[name]}", "share"]
     rows = [_row(summary, part, shown) for part in summary.parts]
     right = tuple(range(2, len(header)))
     return table_lines((*header, "by"), rows, right=right)
@@ -144,7 +137,7 @@ def _communication(summary: StepSummary) -> Iterator[str]:
         ratio = summary.exposed_ratio(name)
         if ratio is not None and (name == "p50_s" or summary.trials is not None):
             exposed_s = summary.exposed_s(name)
-            where = f" at {NAMES[name]}" if summary.trials is not None else ""
+            where = f" at {PERCENTILE_NAMES[name]}" if summary.trials is not None else ""
             yield (
                 f"communication{where}: {text_from_seconds(summary.communication_s(name))}, "
                 f"of which {ratio:.0%} exposed: {text_from_seconds(exposed_s)}, "

@@ -14,6 +14,7 @@ from topology.measured.tail_file import (
     TailFile,
     Told,
     collective_named,
+    count_from_text,
     seconds_from_us,
     whole_buffer_bytes,
 )
@@ -23,7 +24,6 @@ _TITLE: Final = re.compile(r"#\s*OSU\s+(?P<library>[A-Z][\w-]*)\s+(?P<name>\S.{0
 _TAIL: Final = re.compile(r"P(\d{1,2}(?:\.\d{1,4})?)\s+Tail\s+Lat", re.IGNORECASE)
 _MEANS: Final = ("Avg Latency(us)", "Latency(us)")
 _NAME_OF: Final = {f"{q * 100:.6g}": name for name, q in QUANTILES.items()}
-_MOST_DIGITS: Final = 15
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def _tail(
 ) -> MeasuredTail | str:
     times_s = {column: seconds_from_us(cell) for column, cell in row.items() if "(us)" in column}
     wrong = next((column for column, time_s in times_s.items() if time_s is None), None)
-    share = _count(row.get("Size"))
+    share = count_from_text(row.get("Size"))
     if wrong is not None or ("Size" in row and share is None):
         column = wrong or "Size"
         return f"{column}: {row[column][:40]!r} is not a number above 0"
@@ -101,7 +101,7 @@ def _tail(
         collective=collective,
         size_bytes=None if share is None else whole_buffer_bytes(collective, share, told.ranks),
         ranks=told.ranks,
-        count=_count(row.get("Iterations")),
+        count=count_from_text(row.get("Iterations")),
         mean_s=next((found[name] for name in _MEANS if name in found), None),
         printed_s=printed or None,
         notes=_notes(share, collective is not None and told.ranks is None),
@@ -123,9 +123,3 @@ def _notes(share: int | None, lacks_ranks: bool) -> tuple[str, ...]:
     if share is None or not lacks_ranks:
         return ()
     return (f"size {share} as OSU counts it; how many ranks ran is not told",)
-
-
-def _count(text: str | None) -> int | None:
-    if text is None or not text.isdigit() or len(text) > _MOST_DIGITS:
-        return None
-    return int(text) or None

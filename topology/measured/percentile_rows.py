@@ -4,17 +4,18 @@ The form of ``latency_figures.csv`` of published measurements: columns ``what``,
 ``unit``, ``stat`` (p50, p99.9, mean, sample ...), ``size_bytes``, ``nodes``, ``n_samples``.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
+from topology.measured.csv_rows import csv_rows
 from topology.measured.nccl_tests import SkippedText
 from topology.measured.sample_columns import head_cells
 from topology.measured.tail import QUANTILES, MeasuredTail, text_of_percentile
-from topology.measured.tail_file import TailFile, seconds_from_us
+from topology.measured.tail_file import TailFile, count_from_text, seconds_from_us
 
 FORMAT: Final = "CSV of percentiles"
 _NEEDED: Final = frozenset({"what", "value", "unit", "stat"})
@@ -24,7 +25,6 @@ _ABOUT: Final = (
 _PER_US: Final = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6}
 _NAME_OF: Final = {text_of_percentile(name): name for name in QUANTILES}
 _STATS: Final = frozenset({*_NAME_OF, "mean", "max", "sample"})
-_MOST_DIGITS: Final = 15
 
 
 def is_percentile_rows(content: bytes) -> bool:
@@ -57,12 +57,14 @@ def parse_percentile_rows(content: bytes, *, where: str) -> TailFile:
     """A tail for each measurement: rows that agree in all but figure and kind of figure.
 
     Figures in units that are no time, ranges and single extremes are passed over.
+
+    Raises:
+        MeasurementError: no CSV, such as a quote that is never closed.
     """
     head = head_cells(content)
     drafts: dict[tuple[str, ...], _Draft] = {}
     skipped: list[SkippedText] = []
-    lines = content.decode("utf-8", errors="replace").splitlines()
-    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+    for number, cells in islice(csv_rows(content, where=where), 1, None):
         if len(cells) != len(head):
             if cells:
                 text = f"{len(cells)} cells in a row, {len(head)} in the head"
@@ -94,14 +96,14 @@ def _is_told(tail: MeasuredTail) -> bool:
 
 def _tail(about: dict[str, str], draft: _Draft, where: str) -> MeasuredTail:
     samples_s = _samples(draft.samples_s)
-    count = _count(about["n_samples"])
+    count = count_from_text(about["n_samples"])
     return MeasuredTail(
         what=" / ".join(text for text in (about["what"], about["hardware"]) if text),
         where=where,
         line=draft.line,
         format=FORMAT,
-        size_bytes=_count(about["size_bytes"]),
-        nodes=_count(about["nodes"]),
+        size_bytes=count_from_text(about["size_bytes"]),
+        nodes=count_from_text(about["nodes"]),
         count=count if samples_s is None else len(samples_s),
         mean_s=draft.mean_s,
         largest_s=draft.largest_s,
@@ -117,7 +119,3 @@ def _samples(values_s: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.fl
     ordered = np.sort(np.array(values_s))
     ordered.setflags(write=False)
     return ordered
-
-
-def _count(text: str) -> int | None:
-    return (int(text) or None) if text.isdecimal() and len(text) <= _MOST_DIGITS else None

@@ -1,7 +1,5 @@
 """Runs of collectives that were measured: a table of runs and one of points. No model."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fleet import read_bytes
 from topology.errors import MeasurementError
 from topology.latency.calibration import KIB, MIB, REGIONS
+from topology.measured.csv_rows import csv_rows
 from topology.words import Launch
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -246,20 +245,14 @@ def _positive(text: str) -> float | None:
 
 def _rows(path: str | Path, columns: Iterable[str]) -> Iterator[_Row]:
     """The rows of a CSV file with a head; an empty line is none."""
-    text = read_bytes(path, limit=LARGEST_TABLE_BYTES).decode("utf-8-sig", errors="replace")
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        head = [name.strip() for name in next(reader, [])]
-        _check_head(head, columns, where=str(path))
-        for cells in reader:
-            if cells:
-                padded = (*cells, *[""] * (len(head) - len(cells)))
-                yield _Row(reader.line_num, dict(zip(head, padded, strict=False)))
-    except csv.Error as error:
-        line = f"line {reader.line_num}"
-        raise MeasurementError(
-            f"no CSV ({error})", where=str(path), field=line, remedy="mend or drop the line"
-        ) from None
+    rows = csv_rows(read_bytes(path, limit=LARGEST_TABLE_BYTES), where=str(path))
+    _, first = next(rows, (1, []))
+    head = [name.strip() for name in first]
+    _check_head(head, columns, where=str(path))
+    for line, cells in rows:
+        if cells:
+            padded = (*cells, *[""] * (len(head) - len(cells)))
+            yield _Row(line, dict(zip(head, padded, strict=False)))
 
 
 def _check_head(head: Sequence[str], columns: Iterable[str], *, where: str) -> None:

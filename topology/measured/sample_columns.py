@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fleet import read_bytes
 from fleet.errors import StoreError
 from topology.errors import MeasurementError
+from topology.measured.csv_rows import csv_rows
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -48,10 +49,13 @@ def read_measured(path: str | Path, *, limit: int, remedy: str) -> bytes:
 
 
 def head_cells(content: bytes) -> list[str]:
-    """Cells of the first line, without blanks around them."""
+    """Cells of the first line, without blanks around them; none where that is no CSV."""
     end = content.find(b"\n")
     first = (content if end < 0 else content[:end]).decode("utf-8", errors="replace")
-    return [cell.strip() for cell in next(csv.reader([first.rstrip("\r")]), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader([first.rstrip("\r")]), [])]
+    except csv.Error:
+        return []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,8 +142,7 @@ def _first_fault(
 ) -> MeasurementError:
     """The first row that is no sample, told with its line."""
     place = head.index(number)
-    text = body.decode("utf-8", errors="replace")
-    for line, cells in enumerate(csv.reader(text.splitlines()), start=2):
+    for line, cells in csv_rows(body, where=where, before=1):
         fault = _fault(cells, len(head), place, unit_s) if cells else None
         if fault is not None:
             remedy = f"correct the row or drop it; {number} is a number above 0"

@@ -8,13 +8,12 @@ import numpy as np
 from topology.errors import MeasurementError
 from topology.measured.sample_columns import FloatArray, head_cells, parse_samples
 from topology.measured.tail import MeasuredTail
-from topology.measured.tail_file import TailFile, collective_named
+from topology.measured.tail_file import TailFile, collective_named, count_from_text
 
 FORMAT: Final = "CSV of samples"
 _NUMBER: Final = re.compile(r"(?:latency|time|duration)_(ns|us|ms|s)")
 _UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BESIDE: Final = ("collective", "size_bytes", "ranks", "nodes", "link_class")
-_MOST_DIGITS: Final = 15
 
 
 def is_sample_csv(content: bytes) -> bool:
@@ -77,11 +76,12 @@ def _count(words: dict[str, str], column: str, where: str) -> int | None:
     text = words.get(column, "")
     if not text:
         return None
-    if not text.isdecimal() or len(text) > _MOST_DIGITS or not int(text):
+    count = count_from_text(text)
+    if count is None:
         raise MeasurementError(
             f"{text!r} is not a whole number above 0",
             where=where,
             field=column,
             remedy="correct it, or leave it empty where it is not known",
         )
-    return int(text)
+    return count

@@ -8,7 +8,7 @@ profiles' sampling intervals, widened by the calibration's own interval of the n
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from topology.collective.placement import Placement
 from topology.errors import TopologyError, WorkloadError
 from topology.fabric.from_fleet import Fabric
 from topology.latency.scenario import Scenario
+from topology.latency.setting import PROFILES
 from topology.latency.simulate import simulate_samples
 from topology.latency.summary import LatencySummary, order_statistics
 from topology.measured.tail import (
@@ -25,9 +26,7 @@ from topology.measured.tail import (
     MeasuredTail,
     percentiles_of,
 )
-from topology.words import Collective, NoiseName, TailModel
-
-PROFILES: Final = (NoiseName.DEDICATED, NoiseName.SHARED, NoiseName.CONTENDED)
+from topology.words import Collective, TailModel
 
 Place: TypeAlias = Callable[[int | None], Placement]
 """Where so many ranks sit; None: as many as there are."""

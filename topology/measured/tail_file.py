@@ -13,6 +13,9 @@ _US: Final = 1e-6
 MOST_US: Final = 1e9
 """A time above this is no operation but a slip. [us]"""
 
+MOST_DIGITS: Final = 15
+"""Of a count; a longer number is no count of anything."""
+
 _NAMES: Final = {
     "allreduce": Collective.ALL_REDUCE,
     "allgather": Collective.ALL_GATHER,
@@ -50,6 +53,17 @@ def collective_named(name: str) -> Collective | None:
     (<Collective.ALL_REDUCE: 'all_reduce'>, <Collective.REDUCE_SCATTER: 'reduce_scatter'>, None)
     """
     return _NAMES.get(re.sub(r"[^a-z]", "", name.lower()))
+
+
+def count_from_text(text: str | None) -> int | None:
+    """A whole number above 0 of at most 15 digits, None for anything else.
+
+    >>> count_from_text("12"), count_from_text("0"), count_from_text("\u00b2")
+    (12, None, None)
+    """
+    if text is None or not text.isdecimal() or len(text) > MOST_DIGITS:
+        return None
+    return int(text) or None
 
 
 def whole_buffer_bytes(collective: Collective | None, share: int, ranks: int | None) -> int | None:

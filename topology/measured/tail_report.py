@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from fleet.naming import counted
 from fleet.units import text_from_bytes, text_from_seconds
+from topology.latency.setting import PROFILES
 from topology.measured.tail import MeasuredPercentile, Origin, text_of_percentile
-from topology.measured.tail_band import PROFILES, Band, Cover, HeldTail
+from topology.measured.tail_band import Band, Cover, HeldTail
 from topology.measured.tail_file import TailFile
 from topology.words import TailModel
 

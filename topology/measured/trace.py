@@ -58,10 +58,6 @@ class Trace:
             f"at least {LEAST_ROWS} rows stay"
         )
 
-    def of_class(self, link_class: str) -> FloatArray | None:
-        """Latencies of a link class; those of the whole file where it tells no classes. [s]"""
-        return self.latencies_s.get(link_class, self.latencies_s.get(None))
-
 
 def read_trace(path: str | Path) -> Trace:
     """Read a noise trace: CSV with column ``latency_ns`` and, optionally, ``link_class``.

@@ -172,6 +172,21 @@ def test_osu_prints_means_whose_extremes_are_no_percentiles(tmp_path: Path) -> N
     assert (large.line, large.count) == (5, 100)
 
 
+def test_a_size_that_only_looks_like_a_number_is_none(tmp_path: Path) -> None:
+    tails = read(tmp_path, OSU + "\u00b2   3.0\n").tails
+    assert len(tails) == len(read(tmp_path, OSU).tails)
+
+
+@pytest.mark.parametrize(
+    "head", ["latency_us", "what,hardware,source,size_bytes,nodes,n_samples,unit,stat,value,notes"]
+)
+def test_a_quote_that_is_never_closed_is_refused_with_its_line(head: str, tmp_path: Path) -> None:
+    row = "5.0" if head == "latency_us" else "a,b,c,8,2,100,us,p99,5.0,n"
+    cut = '"5.0' if head == "latency_us" else 'a,b,c,8,2,100,us,p99,5.0,"n'
+    text = "\n".join([head, *[row] * 9, cut, *[row] * 60_000]) + "\n"
+    assert "no CSV (field larger than field limit" in fault_of(tmp_path, text)
+
+
 def test_tail_columns_of_osu_are_percentiles(tmp_path: Path) -> None:
     (tail,) = read(tmp_path, OSU_TAIL).tails
     assert tail.printed_s == pytest.approx({"p50_s": 9e-6, "p90_s": 12e-6, "p999_s": 40e-6})

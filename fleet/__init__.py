@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fleet.model import Cable, CableEnd, FleetMap, Node, NodeSnapshot, Switch
     from fleet.shapes import node_wirings
     from fleet.sources.synthetic import fleet_from_spec
-    from fleet.store import load_fleet, read_bytes, save_fleet, write_bytes
+    from fleet.store import load_fleet, read_bytes, save_fleet, write_bytes, write_parts
     from fleet.wiring import (
         EndKind,
         GpuPort,
@@ -53,6 +53,7 @@ _HOME = {
     "read_bytes": "store",
     "save_fleet": "store",
     "write_bytes": "store",
+    "write_parts": "store",
     "EndKind": "wiring",
     "GpuPort": "wiring",
     "GpuSlot": "wiring",
@@ -102,6 +103,7 @@ __all__ = [
     "save_fleet",
     "slowed_hosts",
     "write_bytes",
+    "write_parts",
 ]
 
 

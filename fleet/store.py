@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -111,7 +111,16 @@ def make_folder(folder: Path) -> None:
 def write_bytes(content: bytes, path: str | Path) -> None:
     """Write a file atomically: a reader sees the old content or the new, never a part.
 
-    A link stays a link: the file it leads to is replaced.
+    A link stays a link: the file it leads to is replaced. What ends in ``.gz`` is packed.
+
+    Raises:
+        StoreError: the folder is not there or not writable.
+    """
+    write_parts((content,), path)
+
+
+def write_parts(parts: Iterable[bytes], path: str | Path) -> None:
+    """As ``write_bytes``, of content that comes part by part and need not fit into memory.
 
     Raises:
         StoreError: the folder is not there or not writable.
@@ -119,23 +128,24 @@ def write_bytes(content: bytes, path: str | Path) -> None:
     if str(path) == STDIO:
         if sys.stdout is None:
             raise StoreError("stdout is closed", where=STDIO, remedy="open it, or name a file")
-        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.writelines(parts)
         sys.stdout.buffer.flush()
         return
     target = Path(path)
     if target.suffix == ".gz":
-        content = gzip.compress(content, compresslevel=6, mtime=0)
+        parts = _packed(parts)
     try:
         if target.is_dir():
             raise StoreError("a folder, not a file", where=str(path) or "''", remedy="name a file")
         if target.is_fifo() or target.is_char_device():
-            target.write_bytes(content)  # to replace /dev/null or a pipe would break it for others
+            with target.open("wb") as file:  # to replace it would break it for others
+                file.writelines(parts)
             return
         target = Path(os.path.realpath(target))
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
@@ -241,6 +251,18 @@ def path_from_location(location: Sequence[str | int]) -> str:
     parts = location[1:] if location[:1] and location[0] in KINDS else location
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".")
+
+
+def _packed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip stream without a time, so that the same content gives the same bytes."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WINDOW)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()
+
+
+_GZIP_WINDOW: Final = 31
+"""zlib's sign for a gzip header and its largest window."""
 
 
 def _umask() -> int:

@@ -227,8 +227,9 @@ def _differs(case: Case, levels: Sequence[Level], words: list[str]) -> tuple[str
 
 
 _UNCHECKED: Final = (
-    "field numbers of the .et files are those of Chakra's schema 0.0.4 from memory: compare with "
-    "chakra_jsonizer or protoc --decode and the et_def.proto of your ASTRA-sim",
+    "field numbers of the .et files (int64_val 9, bool_val 27 ...) are those of Chakra's schema "
+    "0.0.4 from memory: compare with chakra_jsonizer or protoc --decode and the et_def.proto of "
+    "your ASTRA-sim",
     "that a switch counts its latency twice and an all-gather's size is one rank's part: from "
     "memory of ASTRA-sim's source",
     "keys of system.json and memory.json agree with astra-sim-sdk 1.2.1; no ASTRA-sim was at hand "

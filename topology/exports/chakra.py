@@ -16,7 +16,8 @@ COMM_COLL_NODE: Final = 7
 _VARINT, _LENGTH = 0, 2
 _METADATA_VERSION: Final = 1
 _NODE_ID, _NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE = 1, 2, 3, 10
-_ATTRIBUTE_NAME, _INT64_VALUE, _BOOL_VALUE = 1, 8, 26
+_ATTRIBUTE_NAME, _INT64_VALUE, _BOOL_VALUE = 1, 9, 27
+"""``doc_string`` is 2, and the values of each type follow it from 3 on."""
 
 
 class CommType(IntEnum):

@@ -1,15 +1,14 @@
 """Writing an export: a file or stdout part by part, or a new folder; never half of it."""
 
-import gzip
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
+from fleet import write_parts
 from fleet.console import STDIO
 from fleet.errors import StoreError
 from fleet.units import text_from_bytes
@@ -73,42 +72,11 @@ def _is_special(path: Path) -> bool:
 
 
 def _write_file(parts: Parts, output: str, size_bytes: int) -> None:
-    if output == STDIO:
-        if sys.stdout is None:
-            raise StoreError("stdout is closed", where=STDIO, remedy="open it, or name a file")
-        _write_parts(parts, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(output)
-    with _told_apart(target):
-        if target.is_dir():
-            raise StoreError("a folder, not a file", where=output, remedy="name a file")
-        if _is_special(target):
-            with target.open("wb") as file:
-                _write_parts(parts, file)
-            return
-        target = Path(os.path.realpath(target))
-        is_packed = target.suffix == ".gz"
-        if not is_packed:
-            refuse_full_disk(target.parent, size_bytes, where=output)
-        _replace(target, parts, is_packed=is_packed)
-
-
-def _replace(target: Path, parts: Parts, *, is_packed: bool) -> None:
-    """A file beside the target that takes its place when it is whole."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if is_packed:
-                with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                    _write_parts(parts, packed)
-            else:
-                _write_parts(parts, file)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+    target = Path(os.path.realpath(output))
+    is_file = output != STDIO and target.parent.is_dir() and not _is_special(target)
+    if is_file and target.suffix != ".gz":
+        refuse_full_disk(target.parent, size_bytes, where=output)
+    write_parts(parts, output)
 
 
 def _write_folder(case: Case, product: Product, folder: Path, count: _Count) -> list[str]:
@@ -132,19 +100,15 @@ def _write_folder(case: Case, product: Product, folder: Path, count: _Count) -> 
 
 
 def _fill(case: Case, product: Product, folder: Path, count: _Count) -> Iterator[str]:
-    (folder / README).write_text(readme_text(case, product))
+    told = readme_text(case, product).encode(errors="surrogateescape")
+    (folder / README).write_bytes(told)
     yield README
     for name, parts in product.files():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
-            _write_parts(count.told(parts), file)
+            file.writelines(count.told(parts))
         yield name
-
-
-def _write_parts(parts: Iterable[bytes], file: "BinaryIO | gzip.GzipFile") -> None:
-    for part in parts:
-        file.write(part)
 
 
 def refuse_full_disk(folder: Path, size_bytes: int, *, where: str) -> None:

@@ -131,10 +131,10 @@ def test_every_rank_has_the_same_trace(
     traces = {n: c for n, c in files_of(case).items() if n.endswith(".et")}
     assert sorted(traces) == [f"workload/{collective}.{rank}.et" for rank in range(8)]
     (content,) = set(traces.values())
-    # An attribute is its name (field 1), then its value: 0x40 is field 8, a varint.
-    assert b"comm_type\x40" + bytes([comm_type]) in content
+    # An attribute is its name (field 1), then its value: 0x48 is field 9, a varint.
+    assert b"comm_type\x48" + bytes([comm_type]) in content
     low = bytes([comm_size & 0x7F | 0x80, comm_size >> 7])
-    assert b"comm_size\x40" + low in content
+    assert b"comm_size\x48" + low in content
 
 
 @pytest.mark.parametrize("collective", [Collective.BROADCAST, Collective.REDUCE])

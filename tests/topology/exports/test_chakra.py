@@ -37,8 +37,8 @@ def schema() -> Messages:
     add(
         "AttributeProto",
         ("name", 1, types.TYPE_STRING, ""),
-        ("int64_val", 8, types.TYPE_INT64, "value"),
-        ("bool_val", 26, types.TYPE_BOOL, "value"),
+        ("int64_val", 9, types.TYPE_INT64, "value"),
+        ("bool_val", 27, types.TYPE_BOOL, "value"),
     )
     add("GlobalMetadata", ("version", 1, types.TYPE_STRING, ""))
     add(

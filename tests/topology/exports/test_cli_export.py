@@ -35,6 +35,15 @@ def test_a_folder_is_written_and_the_commands_are_told(
         assert line.strip() in readme
 
 
+def test_a_map_of_any_name_is_exported(maps: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "m\udcff.json"
+    odd.write_bytes((maps / "dgx.json").read_bytes())
+    words = ("--stack", "wire", "--gpus", "8", "-o", tmp_path / "case")
+    done = topology("export", odd, "--format", "goal", *ALL_REDUCE, *words)
+    assert done.code == 0
+    assert b"m\xff.json" in (tmp_path / "case" / "README.txt").read_bytes()
+
+
 def test_goal_on_stdout_is_the_text_alone(maps: Path) -> None:
     done = export(maps, "goal", "-", "--gpus", "8")
     assert done.code == 0

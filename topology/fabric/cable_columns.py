@@ -57,7 +57,7 @@ def columns_from_fleet(fleet: FleetMap) -> CableColumns:
     rates = np.array([cable.bytes_per_s for cable in cables], dtype=np.float64)
     both = _Ends([*(cable.a for cable in cables), *(cable.b for cable in cables)], list(switches))
     keep = both.joins_switches()
-    order = keep[both.laid_order(keep)]
+    order = keep[both.laid_order(keep, rates)]
     nics, nic = both.nics(order)
     ends = np.array(both.switch.reshape(2, -1)[:, order])
     return CableColumns(tuple(switches), nics, ends, nic, rates[order])
@@ -83,11 +83,17 @@ class _Ends:
         )
         return np.flatnonzero((is_nic | is_switch).all(axis=0) & is_switch.any(axis=0))
 
-    def laid_order(self, cables: IntArray) -> IntArray:
-        """Order of some cables by device and port of one end, then of the other."""
-        columns = (self.device.reshape(2, -1), self.port.reshape(2, -1))
-        (device_a, device_b), (port_a, port_b) = (column[:, cables] for column in columns)
-        return np.lexsort((port_b, device_b, port_a, device_a)).astype(np.int64)
+    def laid_order(self, cables: IntArray, rates: FloatArray) -> IntArray:
+        """Order of some cables by device and port of one end, then of the other.
+
+        Ports that nobody tells are alike: then by the slots of NICs, then by the cables' rates.
+        """
+        columns = (self.device, self.port, self.slot)
+        (device_a, device_b), (port_a, port_b), (slot_a, slot_b) = (
+            column.reshape(2, -1)[:, cables] for column in columns
+        )
+        keys = (rates[cables], slot_b, slot_a, port_b, device_b, port_a, device_a)
+        return np.lexsort(keys).astype(np.int64)
 
     def nics(self, cables: IntArray) -> tuple[tuple[tuple[str, int], ...], IntArray]:
         """Hosts and slots of the NICs on some cables, and which of them each is on; -1: none."""

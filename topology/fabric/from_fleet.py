@@ -4,7 +4,6 @@ The inside of a node is built once for all nodes of one wiring, the network once
 pairs share (wirings, slots, tiers between) is routed once.
 """
 
-import gc
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -264,16 +263,7 @@ def load_fabric(path: str | Path) -> Fabric:
         FabricError: a link's rate can neither be read nor derived.
     """
     with collector_paused():
-        fleet = load_fleet(path)
-        if len(fleet.cables) >= _MANY_CABLES:
-            gc.freeze()
-        return Fabric(fleet)
-
-
-_MANY_CABLES: Final = 50_000
-"""From here on a map is so many objects without cycles that the collector never reads them again:
-the three times that it would after loading cost more than all routes of the fleet. A small map is
-left to it, so that a program that loads many keeps nothing."""
+        return Fabric(load_fleet(path))
 
 
 class _NodeGraphs:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fleet import FleetMap, HostName, LinkLayer
 from topology.errors import FabricError
-from topology.fabric.cable_columns import CableColumns, columns_from_fleet
+from topology.fabric.cable_columns import CableColumns
 from topology.fabric.graph import Graph, Link, add_both_ways, make_link, new_graph
 from topology.fabric.link_figures import LinkFigures
 from topology.fabric.trunks import UNREACHABLE, Distances, Trunks, part_of
@@ -132,19 +132,14 @@ class Network:
         return dict(zip(self.cables.nics, _first_of_nic(self.cables).tolist(), strict=True))
 
 
-def build_network(
-    fleet: FleetMap, figures: LinkFigures, columns: CableColumns | None = None
-) -> Network:
-    """The network of a map: its switches and its cables that are up.
-
-    ``columns``: those cables, where they have been read already.
-    """
+def build_network(fleet: FleetMap, figures: LinkFigures, columns: CableColumns) -> Network:
+    """The network of a map: its switches, and its cables that are up (``columns``)."""
     switches = [switch for switch in fleet.switches if switch.nvlink_domain is None]
     layers = [switch.link_layer for switch in switches if switch.link_layer is not None]
     first = layers[0] if layers else LinkLayer.UNREPORTED
     layer_of: dict[str, LinkLayer] = {switch.id: switch.link_layer or first for switch in switches}
     shares: dict[str, float] = {s.id: _share(s.adaptive_routing, figures) for s in switches}
-    cables = _as_routed(columns or columns_from_fleet(fleet), shares)
+    cables = _as_routed(columns, shares)
     tier_of = _tiers({switch.id: switch.tier for switch in switches}, cables)
     up, pod_of, pod_up = _capacities(tier_of, cables)
     links, link_of_cable = _links(tier_of, cables, layer_of, figures)

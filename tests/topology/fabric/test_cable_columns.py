@@ -37,6 +37,18 @@ def test_cables_stand_by_device_and_port_whatever_the_maps_order_is() -> None:
     assert columns.is_trunk.tolist() == [True, True, False, False]
 
 
+def test_without_ports_the_maps_order_does_not_matter_either() -> None:
+    made = [cable("a", "b", port=p, bytes_per_s=rate) for p, rate in ((1, 50e9), (2, 25e9))]
+    made += [cable((f"h{host}", nic), "a", port=3) for host in (1, 0) for nic in (1, 0)]
+    ends = [
+        (c.a.model_copy(update={"port": None}), c.b.model_copy(update={"port": None})) for c in made
+    ]
+    blind = [c.model_copy(update={"a": a, "b": b}) for c, (a, b) in zip(made, ends, strict=True)]
+    one, other = columns_of(*blind), columns_of(*blind[::-1])
+    assert rows(one) == rows(other)
+    assert one.bytes_per_s.tolist() == other.bytes_per_s.tolist() == [25e9, *[50e9] * 5]
+
+
 def test_a_cable_that_begins_at_the_switch_is_its_nics_as_well() -> None:
     assert rows(columns_of(cable("a", ("h0", 0)))) == [("a", ("h0", 0))]
 

@@ -104,6 +104,15 @@ def map_names(paths: list[str]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else paths
 
 
+def check_plot(plot: str, maps: int) -> None:
+    """Refuse before minutes of replay what cannot be drawn after them."""
+    from topology.diagram.plot_file import plot_form
+    from topology.diagram.tail_plot import check_scenarios
+
+    plot_form(plot)
+    check_scenarios(maps)
+
+
 def noise_from_words(words: str) -> tuple[NoiseName, "MeasuredNoise | None"]:
     """A noise profile, or a trace's noise where it has a link class and ``dedicated`` elsewhere."""
     if words in set(NoiseName):

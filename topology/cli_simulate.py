@@ -14,6 +14,7 @@ from topology.cli_options import (
     Trials,
     Where,
     bytes_of,
+    check_plot,
     layers_from_words,
     map_names,
     noise_from_words,
@@ -35,6 +36,7 @@ from topology.words import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from topology.collective.placement import Placement
     from topology.fabric.from_fleet import Fabric
     from topology.latency.scenario import Scenario
 
@@ -142,7 +144,13 @@ def simulate(
     from topology.latency.simulate import simulate as run_simulation
 
     refuse_twice(fleet_file, placement, noise, *(against or ()))
-    _check_plot(plot, against or [])
+    maps = [fleet_file, *(against or ())]
+    if plot is not None:
+        check_plot(plot, len(maps))
+    elif against:
+        raise WorkloadError("no picture is asked for", field="--against", remedy="give --plot FILE")
+    if len(set(maps)) < len(maps):
+        raise WorkloadError("a map stands twice", field="--against", remedy="name each once")
     profile, measured = noise_from_words(noise)
     scenario = Scenario(
         collective=collective,
@@ -166,6 +174,8 @@ def simulate(
     )
     fabric = load_fabric(fleet_file)
     placed = placement_from_words(fabric, placement, gpus)
+    others = [load_fabric(name) for name in against or ()]
+    placements = [placed, *(placement_from_words(o, placement, placed.ranks) for o in others)]
     with progress("trials") as bar:
         task = bar.add_task("trials", total=None)
         summary = run_simulation(
@@ -176,46 +186,33 @@ def simulate(
             notice=say if bar.disable else None,
         )
     if plot is not None:
-        others = {name: load_fabric(name) for name in against or ()}
-        fabrics = {fleet_file: fabric, **others}
-        _plot_tails(fabrics, placement, placed.ranks, scenario, plot)
+        cases = list(zip(map_names(maps), [fabric, *others], placements, strict=True))
+        _plot_tails(cases, scenario, summary.trials, plot)
     if as_json:
         print_json(summary_document(summary))
     else:
         print("\n".join(summary_lines(summary)))
 
 
-def _check_plot(plot: str | None, against: list[str]) -> None:
-    """Refuse before minutes of replay what cannot be drawn after them."""
-    if plot is None:
-        if against:
-            text = "no picture is asked for"
-            raise WorkloadError(text, field="--against", remedy="give --plot FILE")
-        return
-    from topology.diagram.plot_file import plot_form
-    from topology.diagram.tail_plot import check_scenarios
-
-    plot_form(plot)
-    check_scenarios(1 + len(against))
-
-
 def _plot_tails(
-    fabrics: dict[str, "Fabric"], words: str, ranks: int, scenario: "Scenario", output: str
+    cases: "list[tuple[str, Fabric, Placement]]",
+    scenario: "Scenario",
+    trials: int | None,
+    output: str,
 ) -> None:
-    """The tails of a scenario on some maps as a picture."""
+    """The tails of a scenario on some maps, each with its name and ranks, as a picture."""
     from fleet.units import text_from_bytes
     from topology.diagram.tail_plot import curve_of_samples, draw_tails
     from topology.latency.band import tail_samples_s
 
     curves = []
-    for name, fabric in zip(map_names(list(fabrics)), fabrics.values(), strict=True):
-        placed = placement_from_words(fabric, words, ranks)
+    for name, fabric, placed in cases:
         with progress(f"trials on {name}") as bar:
-            task = bar.add_task(name, total=None)
-            tell = partial(_tell, bar, task)
-            samples = tail_samples_s(fabric, placed, scenario, progress=tell)
+            tell = partial(_tell, bar, bar.add_task(name, total=None))
+            samples = tail_samples_s(fabric, placed, scenario, trials=trials, progress=tell)
         curves += [curve_of_samples(name, profile, told) for profile, told in samples.items()]
     size = text_from_bytes(scenario.size_bytes)
+    ranks = cases[0][2].ranks
     draw_tails(curves, output, subtitle=f"{scenario.collective} of {size} over {ranks:,} ranks")
     say(f"wrote {output}")
 

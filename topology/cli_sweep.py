@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fleet.console import AsJson, Seed, print_json, print_table, progress, say
-from topology.cli_options import Noise, Stack, Trials, bytes_of, map_names, refuse_twice
+from topology.cli_options import Noise, Stack, Trials, bytes_of, check_plot, map_names, refuse_twice
 from topology.errors import WorkloadError
 from topology.words import AlgorithmName, Collective, Launch, NoiseName
 
@@ -71,7 +71,7 @@ def sweep(
         seed=seed,
     )
     if plot is not None:
-        _check_plot(plot, len(fleet_files))
+        check_plot(plot, len(fleet_files))
     refuse_twice(*fleet_files)
     found = _swept(fleet_files, asked, scenario, gpus)
     if plot is not None:
@@ -108,15 +108,6 @@ def _range(option: str, part: str, factor: int) -> Iterator[int]:
             size *= factor
         size = end
     yield size
-
-
-def _check_plot(plot: str, maps: int) -> None:
-    """Refuse before minutes of replay what cannot be drawn after them."""
-    from topology.diagram.plot_file import plot_form
-    from topology.diagram.tail_plot import check_scenarios
-
-    plot_form(plot)
-    check_scenarios(maps)
 
 
 def _swept(

@@ -101,6 +101,7 @@ def test_a_picture_shows_the_tails_of_several_maps(maps: Path) -> None:
     [
         (("--against", "x.json"), "--against: no picture is asked for; give --plot FILE"),
         (("--plot", "tails.gif"), "tails.gif"),
+        (("--plot", "tails.png", "--against", "x.json"), "x.json: no such file"),
         (("--plot", "tails.png", "--noise", "none"), "--noise none: nothing is random in it"),
     ],
 )
@@ -109,3 +110,19 @@ def test_a_picture_that_cannot_be_drawn_is_refused(
 ) -> None:
     assert reason in refused(simulate(maps, *words))
     assert not Path("tails.png").exists()
+
+
+def test_a_map_that_stands_twice_is_no_comparison(maps: Path) -> None:
+    again = maps / "dgx.json"
+    line = refused(simulate(maps, "--plot", "tails.png", "--against", again))
+    assert line == "--against: a map stands twice; name each once"
+
+
+@pytest.mark.parametrize("name", ["missing.json", "empty.json"])
+def test_a_map_to_compare_with_is_read_before_the_replay(
+    maps: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topology.latency.simulate.simulate", lambda *_, **__: pytest.fail("ran"))
+    told = {"missing.json": "no such file", "empty.json": "16 ranks asked of 0"}
+    line = refused(simulate(maps, "--plot", "tails.png", "--against", maps / name))
+    assert told[name] in line

@@ -40,9 +40,16 @@ def band_of(
 
 
 def tail_samples_s(
-    fabric: Fabric, placement: Placement, scenario: Scenario, progress: Progress | None = None
+    fabric: Fabric,
+    placement: Placement,
+    scenario: Scenario,
+    *,
+    trials: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, FloatArray]:
     """Completion times by replay under each profile and under measured noise, by its name. [s]
+
+    ``trials``: of each; by default as many as a few seconds carry.
 
     Raises:
         WorkloadError: nothing is random in it, so that there is no tail.
@@ -54,7 +61,7 @@ def tail_samples_s(
     if setting.is_silent:
         text = "one rank alone sends nothing, so that there is no tail to draw"
         raise WorkloadError(text, field="--gpus 1", remedy="ask for more")
-    trials = scenario.trials or default_trials(setting.choice.schedule)
+    trials = trials or default_trials(setting.choice.schedule)
     cases = {profile.value: setting.case(profile, trials) for profile in PROFILES}
     cases[setting.noise_name] = setting.own_case(trials)
     return {name: case.samples_s(setting.without(case), progress) for name, case in cases.items()}

@@ -127,7 +127,9 @@ def _replayed(
     scenario, schedule = setting.scenario, setting.choice.schedule
     samples = _samples_s(setting, progress, notice)
     values, ranges = percentile_ranges(samples)
-    case = setting.own_case(len(samples))
+    causes = None
+    if scenario.attribute:
+        causes = tuple(attribute(setting.own_case(len(samples)), samples, progress))
     noisy = replace(
         summary,
         method="monte_carlo",
@@ -139,7 +141,7 @@ def _replayed(
         precision=scenario.precision,
         breakdown=_noisy_breakdown(summary, values),
         without=scenario.without,
-        attribution=tuple(attribute(case, samples, progress)) if scenario.attribute else None,
+        attribution=causes,
     )
     return _with_bandwidths(noisy, schedule.messages, values["p50_s"]), samples
 

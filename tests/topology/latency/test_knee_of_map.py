@@ -74,5 +74,5 @@ def test_the_way_across_is_that_of_a_rail() -> None:
     ],
 )
 def test_what_has_no_counted_hops_is_refused(scenario: Scenario, reason: str) -> None:
-    with pytest.raises(WorkloadError, match=f"--knee: {reason}|{reason}"):
+    with pytest.raises(WorkloadError, match=f"--knee: .*{reason}"):
         run(scenario, "dgx-h100 node:1", 8)

@@ -182,6 +182,20 @@ def test_every_module_stands_in_the_layer_table(root: Path) -> None:
         assert "." not in module or layer_of(module) is not None, f"{path} has no layer"
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"), [("topology", TOPOLOGY_LAYERS), ("fleet", FLEET_LAYERS)]
+)
+def test_the_readme_prints_the_layer_table(
+    root: Path, name: str, layers: tuple[set[str], ...]
+) -> None:
+    block = (root / "README.md").read_text().partition(f"\n{name}: ")[2]
+    table = " ".join(block.split("```")[0].split("\nfleet: ")[0].split())
+    printed = [set(part.split(" | ")) for part in table.split(" > ")]
+    if name == "topology":
+        assert printed.pop() == {"fleet's front door"}
+    assert printed == list(layers)
+
+
 def test_imports_go_down_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     found = [line for path, text in sources(root).items() for line in violations(path, text)]

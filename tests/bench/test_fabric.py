@@ -12,8 +12,10 @@ from fleet import fleet_from_spec, save_fleet
 pytestmark = pytest.mark.bench
 
 SCRIPT = """
-import json, resource, sys, time
+import gc, json, resource, sys, time
 import numpy as np
+from topology.start import SELDOM
+gc.set_threshold(*SELDOM)  # as the command does
 from topology.fabric.from_fleet import load_fabric
 from topology.fabric.route_table import RouteMap
 begin = time.perf_counter(); fabric = load_fabric(sys.argv[1]); loaded = time.perf_counter()

@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``1e-3`` as a number, as JSON and YAML 1.2 do, and no key twice."""
+    """Safe YAML in which no key stands twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Keys and values; a key that comes twice would lose what was said first."""
@@ -36,18 +36,25 @@ class _Loader(yaml.SafeLoader):
 
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+\Z"), None
-)
+_EXPONENT_NUMBER: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+"""Text to YAML 1.1, a number to JSON and YAML 1.2."""
 
 
 def from_text(convert: Callable[[str], float]) -> BeforeValidator:
-    """Text with a unit becomes a number before the field is checked."""
+    """Text with a unit becomes a number before the field is checked; so does ``1e-3``.
+
+    YAML 1.1 reads ``1e-3`` as text, and its writers leave a name such as ``0E0`` unquoted: only a
+    field that wants a number can tell what is meant.
+    """
 
     def converted(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
         try:
-            return convert(value) if isinstance(value, str) else value
+            return convert(value)
         except UnitError as error:
+            if _EXPONENT_NUMBER.fullmatch(value):
+                return float(value)
             raise ValueError(str(error)) from None
 
     return BeforeValidator(converted)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from topology.documents import LARGEST_DOCUMENT_BYTES
@@ -211,6 +211,7 @@ def test_file_that_cannot_be_read_is_named(path: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(size_bytes=1, gpus=1, target=None, collective="all_reduce", name="0E0")
 @given(
     size_bytes=st.integers(1, 2**50),
     gpus=st.integers(1, 100_000),

@@ -47,13 +47,18 @@ class Jitter(Figures):
 
 
 class RouteClass(Figures):
-    """A route end to end, memory to memory: latency, bandwidth of one GPU, one way, and jitter."""
+    """A route end to end, memory to memory: latency, bandwidth of one GPU, one way, and jitter.
+
+    ``declared_s``: what the network's plug-in declares to NCCL, which counts it on top of its own
+    constants. 0 where it declares none, as NCCL's own InfiniBand and RoCE do. [s]
+    """
 
     name: Words
     title: Words
     alpha_s: PositiveFloat
     alpha_low_s: PositiveFloat
     alpha_high_s: PositiveFloat
+    declared_s: NonNegativeFloat = 0.0
     bytes_per_s: PositiveFloat
     p2p_efficiency_ratio: Ratio
     collective_efficiency_ratio: Ratio

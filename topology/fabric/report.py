@@ -85,6 +85,7 @@ def route_notes(fabric: Fabric, route: Route) -> list[str]:
         f"({text_from_seconds(route_class.alpha_low_s)} to "
         f"{text_from_seconds(route_class.alpha_high_s)}){extra}",
         f"one sender gets {text_from_rate(route.p2p_bytes_per_s)}",
+        *_plug_in_lines(route_class),
         f"basis: {route_class.basis} [{', '.join(route_class.sources)}]",
     ]
     return lines + _guess_lines(fabric)
@@ -206,11 +207,19 @@ def figures_document(figures: LinkFigures, stack: dict[str, Any]) -> dict[str, A
     }
 
 
+def _plug_in_lines(route_class: RouteClass) -> list[str]:
+    """What the network's plug-in declares, where it declares anything."""
+    if not route_class.declared_s:
+        return []
+    declared = text_from_seconds(route_class.declared_s)
+    return [f"with NCCL: the plug-in declares {declared} a hop, beside NCCL's own constants"]
+
+
 def route_class_table(figures: LinkFigures) -> Table:
     """All route classes as rows of text."""
-    header = ("route class", "latency", "range", "GB/s", "p2p", "coll.", "jitter p50+", "detour")
+    header = ("route class", "latency", "range", "plug-in", "GB/s", "p2p", "coll.", "jitter p50+")
     rows = [_class_row(row) for row in figures.route_class.values()]
-    return (*header, "conf. lat/bw/jitter", "sources"), rows
+    return (*header, "detour", "conf. lat/bw/jitter", "sources"), rows
 
 
 def _class_row(row: RouteClass) -> tuple[str, ...]:
@@ -220,6 +229,7 @@ def _class_row(row: RouteClass) -> tuple[str, ...]:
         row.name,
         text_from_seconds(row.alpha_s),
         f"{text_from_seconds(row.alpha_low_s)} to {text_from_seconds(row.alpha_high_s)}",
+        f"+ {text_from_seconds(row.declared_s)}" if row.declared_s else "-",
         f"{row.bytes_per_s / 1e9:g}",
         f"{row.p2p_efficiency_ratio:g}",
         f"{row.collective_efficiency_ratio:g}",

@@ -14,7 +14,7 @@ FIGURE_GROUPS: Final = {
     "base": "software once per operation, by protocol, medium and GPU generation",
     "chain": "waits along a pipelined chain (broadcast, reduce), rank after rank",
     "custom": "serving frameworks' own kernels, by GPU generation",
-    "fill": "the first piece of a tree's pipeline crossing every hop between nodes",
+    "fill": "first pieces of a pipeline crossing every hop: trees between nodes, chains",
     "hop": "a hop inside a clique, by link, protocol and GPU generation",
     "launch": "starting the operation, by launch style",
     "net": "a hop between nodes, by network and protocol",

@@ -79,13 +79,14 @@ class Intra:
 class Net:
     """Links between cliques: latency of a hop, nominal rate of a clique in one direction.
 
-    ``nics``: how many make up that rate.
+    ``nics``: how many make up that rate. ``declared_s``: latency that its plug-in declares to NCCL.
     """
 
     kind: NetKind
     alpha_s: float
     bytes_per_s: float
     nics: int = 1
+    declared_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +271,8 @@ def _net(
     of_all = min(_nic_count(fabric, routes, clique) for clique in cliques)
     narrowest = min(route.link_bytes_per_s for route in table.routes)
     rate = narrowest / of_head * of_all / routes.crowding(table)
-    return Net(kind or NetKind.ETHERNET, worst.alpha_s, rate, of_all)
+    declared_s = worst.route_class.declared_s
+    return Net(kind or NetKind.ETHERNET, worst.alpha_s, rate, of_all, declared_s)
 
 
 def _neighbours(cliques: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:

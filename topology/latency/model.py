@@ -23,7 +23,7 @@ from topology.latency.calibration import (
 from topology.latency.job import Job
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NcclTuner, Way, WayCost, nccl_ways
-from topology.latency.terms import PIECE_BYTES, Operation, Part, Term, terms_of
+from topology.latency.terms import Operation, Part, Term, terms_of
 from topology.words import AlgorithmName, Collective, Protocol
 
 FloatArray = NDArray[np.float64]
@@ -42,6 +42,12 @@ MOST_CUSTOM_BYTES: Final = {
     "trtllm": 8 * 2**20,
 }
 """Buffers of serving frameworks' own kernels, by library; larger messages go by NCCL. Low."""
+
+MOST_CUSTOM_PCIE_RANKS: Final = 2
+"""Where only PCIe joins more GPUs than these, frameworks leave all-reduce to NCCL.
+
+vLLM and SGLang say so when they start, from knowledge; TensorRT-LLM's runs show the same. Medium.
+"""
 
 DIRECT: Final = AlgorithmName.DIRECT
 CUSTOM: Final = (AlgorithmName.ONE_SHOT, AlgorithmName.TWO_SHOT)
@@ -89,6 +95,7 @@ class CalibratedWay:
     per_byte_s: float
     per_root_byte_s: float
     per_piece_byte_s: float
+    piece_bytes: float
     bends: bool
 
     def time_s(self, sizes_bytes: FloatArray, tuner: NcclTuner) -> FloatArray:
@@ -96,7 +103,7 @@ class CalibratedWay:
         moved = sizes_bytes * self.per_byte_s
         if self.bends:
             moved = moved / tuner.bend(self.way, sizes_bytes)
-        pieces = np.minimum(sizes_bytes, PIECE_BYTES) * self.per_piece_byte_s
+        pieces = np.minimum(sizes_bytes, self.piece_bytes) * self.per_piece_byte_s
         ramp = np.sqrt(sizes_bytes) * self.per_root_byte_s
         own = self.launch_s + self.fixed_s + moved + ramp + pieces
         return blocked_s(own, self.blocking_s)
@@ -107,7 +114,7 @@ class CalibratedWay:
         if self.bends and cost is not None:
             moved /= cost.bend(size_bytes)
         moved += size_bytes**0.5 * self.per_root_byte_s
-        moved += min(size_bytes, PIECE_BYTES) * self.per_piece_byte_s
+        moved += min(size_bytes, self.piece_bytes) * self.per_piece_byte_s
         own = float(self.launch_s + self.fixed_s + moved)
         if not self.blocking_s:
             return own
@@ -135,9 +142,17 @@ def add_up(way: Way, terms: Sequence[Term], calibration: Calibration) -> Calibra
         per_byte_s += factor * term.per_byte_s
         root_s += factor * term.per_root_byte_s
         piece_s += factor * term.per_piece_byte_s
-    bends = any(term.bends for term in terms)
     return CalibratedWay(
-        way, launch_s, blocking_s, fixed_s, wire_s, per_byte_s, root_s, piece_s, bends
+        way=way,
+        launch_s=launch_s,
+        blocking_s=blocking_s,
+        fixed_s=fixed_s,
+        wire_s=wire_s,
+        per_byte_s=per_byte_s,
+        per_root_byte_s=root_s,
+        per_piece_byte_s=piece_s,
+        piece_bytes=max(term.piece_bytes for term in terms),
+        bends=any(term.bends for term in terms),
     )
 
 
@@ -162,8 +177,9 @@ def ways_of(
         ways = (Way(DIRECT, Protocol.LL), Way(DIRECT, Protocol.SIMPLE))
     else:
         ways = nccl_ways(job, collective, is_integer=operation.is_integer)
-    has_kernels = collective is Collective.ALL_REDUCE and job.net is None and job.ranks > 1
-    if has_kernels and (custom or algorithm in CUSTOM):
+    has_kernels = collective is Collective.ALL_REDUCE and job.net is None
+    is_theirs = custom and (job.ranks <= MOST_CUSTOM_PCIE_RANKS or not job.is_pcie)
+    if has_kernels and (is_theirs or algorithm in CUSTOM):
         ways += tuple(Way(name, None) for name in CUSTOM)
     left = tuple(
         way

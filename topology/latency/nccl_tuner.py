@@ -166,7 +166,13 @@ class NcclTuner:
     def net_hop_s(self, way: Way) -> float:
         """Constant of a hop between cliques; Tree's where every rank is alone in its clique. [s]"""
         row = self.figures.hop_s.net
-        return row.tree[_index(way)] if self.job.per_clique == 1 else self._hop(row, way)
+        own_s = row.tree[_index(way)] if self.job.per_clique == 1 else self._hop(row, way)
+        return own_s + self.declared_s(way)
+
+    def declared_s(self, way: Way) -> float:
+        """What the network's plug-in declares of a hop, counted twice for Simple. [s]"""
+        declared_s = 0.0 if self.job.net is None else self.job.net.declared_s
+        return declared_s * (2 if way.protocol is Protocol.SIMPLE else 1)
 
     @property
     def _pci(self) -> bool:
@@ -192,7 +198,7 @@ class NcclTuner:
         each doubling of the cliques.
         """
         job, simple = self.job, self.figures.simple_s
-        doublings = job.cliques.bit_length() - 1
+        doublings, declared_s = job.cliques.bit_length() - 1, self.declared_s(way)
         match way.algorithm:
             case AlgorithmName.RING:
                 return self._ring_latency_s(way)
@@ -200,13 +206,15 @@ class NcclTuner:
                 inside = (job.per_clique - 1) * self.hop_s(way)
                 return self.base_s(way) + 2 * (inside + doublings * self.net_hop_s(way))
             case AlgorithmName.NVLS:
-                return simple.nvls + (simple.nvls_net if job.net else 0.0)
+                return simple.nvls + (simple.nvls_net + declared_s if job.net else 0.0)
             case AlgorithmName.NVLS_TREE:
-                return simple.nvls + 2 * doublings * simple.nvls_tree_net
+                return simple.nvls + 2 * doublings * (simple.nvls_tree_net + declared_s)
             case AlgorithmName.COLLNET:
-                return 2 * (job.per_clique - 1) * simple.collnet_intra + simple.collnet_net
+                inside_s = 2 * (job.per_clique - 1) * simple.collnet_intra
+                return inside_s + simple.collnet_net + declared_s
             case AlgorithmName.PAT:
-                hops_s = doublings * simple.pat_net / 3.5 + simple.pat_per_rank * job.ranks
+                hop_s = (simple.pat_net + declared_s) / 3.5
+                hops_s = doublings * hop_s + simple.pat_per_rank * job.ranks
                 return self.base_s(way) + hops_s
         raise AssertionError(f"NCCL has no {way.algorithm}")
 
@@ -251,7 +259,12 @@ class NcclTuner:
         return bus
 
     def _tree_bus(self, bus: float, way: Way) -> float:
+        """Over two cliques each one sends half its bytes up in one tree, half down in the other."""
         figures, cap, column = self.figures.tree, self.cap, self.column
+        if self.job.cliques == 2 and self.net_bytes_per_s is not None:
+            inside = self.intra_bytes_per_s
+            across = 2 * self.net_bytes_per_s
+            bus = across if inside is None else min(inside, across)
         bus = min(bus * figures.ratio, self.channels * cap.tree_per_channel[column])
         if way.protocol is Protocol.LL:
             return min(bus / figures.ll_divisor, self.ll_bytes_per_s)
@@ -260,7 +273,8 @@ class NcclTuner:
             return min(bus * ratio, self.channels * cap.tree_ll128_per_channel[column])
         return bus
 
-    def _nvls_rate(self) -> float:
+    @property
+    def nvls_bytes_per_s(self) -> float:
         """What reduces in the switch: NVLS' channels, one of them less. [B/s]"""
         told = self.figures.channels[_GENERATION[self.job.architecture]]
         intra = self.job.intra
@@ -271,7 +285,7 @@ class NcclTuner:
     def _nvls_bus(self) -> float:
         n = self.job.per_clique
         gain = 2.0 if self.collective is Collective.ALL_REDUCE else (n - 1) / n
-        bus = self._nvls_rate() * gain
+        bus = self.nvls_bytes_per_s * gain
         return bus if self.net_bytes_per_s is None else min(bus, self.net_bytes_per_s)
 
     def _nvls_tree_bus(self) -> float:
@@ -280,7 +294,7 @@ class NcclTuner:
         across = net * (2 if self.job.cliques == 2 else 1)
         told = self.figures.channels[_GENERATION[self.job.architecture]]
         most = 2 * told.nvls * self.cap.nvls_tree_per_channel[self.column]
-        return min(self._nvls_rate() * 2, across, most)
+        return min(self.nvls_bytes_per_s * 2, across, most)
 
     def time_s(self, way: Way, sizes_bytes: FloatArray) -> FloatArray:
         """NCCL's prediction for buffers of these sizes, shape (m,). [s]"""

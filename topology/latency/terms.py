@@ -1,7 +1,7 @@
 """Terms: what an operation's time is made of, way by way; each term names the figures it obeys.
 
-A term is ``f (fixed + per_byte S + per_root_byte sqrt(S) + per_piece_byte min(S, PIECE_BYTES))``,
-f the product of its figures' factors. Priors are NCCL's constants and nominal rates; calibration
+A term is ``f (fixed + per_byte S + per_root_byte sqrt(S) + per_piece_byte min(S, piece))``, f the
+product of its figures' factors. Priors are NCCL's constants and nominal rates; calibration
 moves the factors. The root is the ramp: links fill up as a message grows, which costs the more the
 longer they take to move it. The last form fills a pipeline: its first piece crosses every hop.
 """
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from topology.latency.job import Job
+from topology.latency.job import Job, Net
 from topology.latency.nccl_tuner import (
     COLLNET,
     NVLS,
@@ -48,6 +48,7 @@ class Term:
     """One summand. ``wire_s``: how much of it light and switches need; ``bends``: a tree's bytes.
 
     ``blocks``: it runs beside the operation, not before it: the longer of both counts.
+    ``piece_bytes``: what a pipeline sends on at once, at most; a way has one such term.
     """
 
     part: Part
@@ -56,6 +57,7 @@ class Term:
     per_byte_s: float = 0.0
     per_root_byte_s: float = 0.0
     per_piece_byte_s: float = 0.0
+    piece_bytes: float = 0.0
     wire_s: float = 0.0
     bends: bool = False
     blocks: bool = False
@@ -81,8 +83,14 @@ def terms_of(tuner: NcclTuner, way: Way, operation: Operation) -> tuple[Term, ..
 
 
 def launch_term(job: Job, operation: Operation) -> Term:
-    """Starting the operation; one thread serves the GPUs of its node one after another."""
+    """Starting the operation; one thread serves the GPUs of its node one after another.
+
+    Ranks that are started eagerly wait for the latest of them; a pair that sends does not, for
+    what is sent is buffered.
+    """
     launch = operation.launch
+    if launch is Launch.EAGER and operation.collective is Collective.SENDRECV:
+        launch = Launch.PROCESS
     prior = load_stack_figures().launch[launch]
     fixed_s = prior.once_s + prior.per_further_gpu_s * (job.per_clique - 1)
     names = _named("launch", launch, job.architecture)
@@ -101,7 +109,7 @@ def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     job = tuner.job
     yield _base(tuner, way, tuner.base_s(way) - _contained_launch_s())
     if operation.collective in (Collective.BROADCAST, Collective.REDUCE):
-        yield _chain(tuner, way)
+        yield from _chain(tuner, way)
     else:
         inter = tuner.inter_steps
         each_s = max(tuner.hop_s(way), tuner.proxy_s(way))
@@ -110,11 +118,19 @@ def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
-def _chain(tuner: NcclTuner, way: Way) -> Term:
-    """A pipelined chain: only the first piece waits at every rank, and it is short."""
-    medium = _medium(tuner.job)
-    quarter_s = tuner.hop_s(way) / 4 * (tuner.job.ranks - 1)
-    return Term(Part.HOPS, _named("chain", medium, tuner.job.architecture), fixed_s=quarter_s)
+def _chain(tuner: NcclTuner, way: Way) -> Iterator[Term]:
+    """A pipelined chain: only the first pieces, one a channel, wait at every rank."""
+    medium, hops = _medium(tuner.job), tuner.job.ranks - 1
+    quarter_s = tuner.hop_s(way) / 4 * hops
+    yield Term(Part.HOPS, _named("chain", medium, tuner.job.architecture), fixed_s=quarter_s)
+    if way.protocol is not Protocol.SIMPLE:  # shorter pieces, of which no measurement tells
+        return
+    yield Term(
+        Part.FILL,
+        ("fill.chain", f"fill.chain.{_inside(tuner.job)}"),
+        per_piece_byte_s=hops / tuner.bytes_per_s(way),
+        piece_bytes=tuner.channels * load_stack_figures().pipeline.piece_bytes,
+    )
 
 
 def _tree(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
@@ -124,10 +140,21 @@ def _tree(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     if job.net is not None:
         hops = 2 * np.log2(job.cliques)
         yield from _net_hops(tuner, way, hops, tuner.net_hop_s(way))
-        rate = job.net.bytes_per_s / job.per_clique
-        names = ("fill", f"fill.{job.net.kind}", f"fill.{way.protocol}")
-        yield Term(Part.FILL, names, per_piece_byte_s=hops / rate)
+        yield _tree_fill(job.net, way, hops)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way), bends=True)
+
+
+def _tree_fill(net: Net, way: Way, hops: float) -> Term:
+    """A small buffer is one piece: at every hop it crosses the PCIe link, then one NIC's port."""
+    assert way.protocol is not None, "NCCL's operations have a protocol"
+    ratio = load_stack_figures().protocol[way.protocol].payload_ratio
+    nic_bytes_per_s = net.bytes_per_s / net.nics * ratio
+    return Term(
+        Part.FILL,
+        ("fill", f"fill.{net.kind}", f"fill.{way.protocol}"),
+        per_piece_byte_s=2 * hops / nic_bytes_per_s,
+        piece_bytes=PIECE_BYTES,
+    )
 
 
 def _in_switch(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
@@ -141,10 +168,31 @@ def _in_switch(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Ter
     )
     if way.algorithm is NVLS_TREE:
         hops = 2 * np.log2(job.cliques)
-        yield from _net_hops(tuner, way, hops, simple.nvls_tree_net)
+        yield from _net_hops(tuner, way, hops, simple.nvls_tree_net + tuner.declared_s(way))
     elif job.net is not None:
-        yield from _net_hops(tuner, way, 1, simple.nvls_net)
-    yield from _bytes(tuner, way, tuner.bytes_per_s(way))
+        yield from _net_hops(tuner, way, 1, simple.nvls_net + tuner.declared_s(way))
+    yield from _bytes(tuner, way, in_switch_bytes_per_s(tuner, way, operation.collective))
+
+
+NVLS_RANKS: Final = 8
+"""Where NCCL's figure of NVLS is taken to hold: its constants were set on nodes of eight.
+
+More ranks behind one switch count as eight: no run of them was published.
+"""
+
+
+def in_switch_bytes_per_s(tuner: NcclTuner, way: Way, collective: Collective) -> float:
+    """Algorithm bandwidth of a sum in the switch. [B/s]
+
+    A GPU's link carries its buffer to the switch once, and its n-th part of the sum on top:
+    ``(1 + 1/n) S`` a way. NCCL counts ``2 (n-1)/n S``, as if it were a ring, by which four GPUs
+    would be faster than eight; measured, they are slower. Across cliques NCCL's count stands.
+    """
+    if collective is not Collective.ALL_REDUCE or tuner.job.net is not None:
+        return tuner.bytes_per_s(way)
+    n = min(tuner.job.ranks, NVLS_RANKS)
+    of_eight = tuner.nvls_bytes_per_s * NVLS_RANKS / (NVLS_RANKS - 1)
+    return of_eight * (1 + 1 / NVLS_RANKS) / (1 + 1 / n)
 
 
 def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
@@ -153,7 +201,7 @@ def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]
     wire_s = inside * job.intra.alpha_s if job.intra else 0.0
     fixed_s = inside * simple.collnet_intra
     yield Term(Part.HOPS, _named("hop", _medium(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
-    yield from _net_hops(tuner, way, 1, simple.collnet_net)
+    yield from _net_hops(tuner, way, 1, simple.collnet_net + tuner.declared_s(way))
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
@@ -162,25 +210,35 @@ def _pat(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     yield _base(
         tuner, way, tuner.base_s(way) - _contained_launch_s() + simple.pat_per_rank * job.ranks
     )
-    yield from _net_hops(tuner, way, np.log2(job.cliques), simple.pat_net / 3.5)
+    hop_s = (simple.pat_net + tuner.declared_s(way)) / 3.5
+    yield from _net_hops(tuner, way, np.log2(job.cliques), hop_s)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
 def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     """Send and receive of all peers at once: all-to-all, sendrecv."""
     job = tuner.job
-    peers = 1 if operation.collective is Collective.SENDRECV else job.ranks - 1
     assert way.protocol is not None, "NCCL's operations have a protocol"
     yield Term(
         Part.BASE,
         _named("p2p", way.protocol, job.architecture),
         fixed_s=_priors().point_to_point_s[way.protocol],
     )
-    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=_priors().peer_s * peers)
+    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=_peers_s(tuner, operation.collective))
     if job.net is not None:
         yield from _net_hops(tuner, way, 1, tuner.net_hop_s(way))
     rate = point_to_point_bytes_per_s(tuner, operation.collective)
     yield from _bytes(tuner, way, rate * (0.5 if way.protocol is Protocol.LL else 1.0))
+
+
+def _peers_s(tuner: NcclTuner, collective: Collective) -> float:
+    """What further peers cost; a CPU's proxy posts a send and a receive for each across. [s]"""
+    job = tuner.job
+    peers, across = job.ranks - 1, job.ranks - job.per_clique
+    if collective is Collective.SENDRECV:
+        peers, across = 1, int(job.net is not None)
+    posts_s = 2 * tuner.figures.proxy_s[job.cpu] * across
+    return _priors().peer_s * (peers - across) + posts_s
 
 
 def point_to_point_bytes_per_s(tuner: NcclTuner, collective: Collective) -> float:
@@ -244,9 +302,8 @@ def _base(tuner: NcclTuner, way: Way, fixed_s: float) -> Term:
 
 def _hops(tuner: NcclTuner, way: Way, hops: float, each_s: float) -> Term:
     """Hops inside a clique; the constant contains the wire."""
-    job = tuner.job
+    job, inside = tuner.job, _inside(tuner.job)
     alpha_s = job.intra.alpha_s if job.intra else 0.0
-    inside = "pci" if job.is_pcie else "nvlink"
     names = (
         f"hop.{inside}.{way.protocol}",
         f"hop.{inside}.{job.architecture}",
@@ -290,7 +347,10 @@ def _bytes(
     if way.protocol is Protocol.LL:
         return
     ramp = (f"ramp.{way.algorithm}.{protocol}", f"ramp.{link}", f"ramp.{link}.{job.architecture}")
-    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * _priors().ramp_s) ** 0.5)
+    fill_s = _priors().ramp_s
+    if way.algorithm in (NVLS, NVLS_TREE):  # a part for each rank, and each has to fill up
+        fill_s *= (min(job.per_clique, NVLS_RANKS) / NVLS_RANKS) ** 2
+    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * fill_s) ** 0.5)
 
 
 def _link(job: Job) -> str:
@@ -303,6 +363,11 @@ def _link(job: Job) -> str:
 def _medium(job: Job) -> str:
     if job.net is not None:
         return "net"
+    return "pci" if job.is_pcie else "nvlink"
+
+
+def _inside(job: Job) -> str:
+    """What most hops of a ring or a tree go over."""
     return "pci" if job.is_pcie else "nvlink"
 
 

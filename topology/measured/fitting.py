@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from topology.latency.calibration import NO_CALIBRATION, Calibration, FittedFigure, region_of
 from topology.latency.model import SHARPNESS
-from topology.latency.terms import PIECE_BYTES, Term, terms_of
+from topology.latency.terms import Term, terms_of
 from topology.measured.observed import Observed
 
 FloatArray = NDArray[np.float64]
@@ -25,7 +25,7 @@ MOST_ITERATIONS: Final = 100
 SHORTEST_STEP: Final = 1e-4
 """No figure moves further, in log: the fit is done, wherever it began."""
 
-CELL_WEIGHT: Final = 600.0
+CELL_WEIGHT: Final = 1200.0
 """What a family's points in one cell weigh together, in points that deviate by their whole log."""
 
 MOST_POINT_WEIGHT: Final = 3.0
@@ -59,7 +59,7 @@ PRIOR_LOG_ERRORS: Final = {
     "bandwidth.pair": (0.3, 0.3, 0.3),
     "bandwidth.ll": (0.6, 0.6, 0.6),
     "ramp": (0.6, 0.6, 0.4),
-    "fill": (0.6, 0.6, 0.4),
+    "fill": (0.9, 0.9, 0.4),
 }
 """How far a figure may lie from its prior, in log; the second for what is special of a class."""
 
@@ -222,7 +222,7 @@ def term_values_s(term: Term, sizes_bytes: FloatArray, bend: FloatArray) -> Floa
     moved = sizes_bytes * term.per_byte_s
     if term.bends:
         moved = moved / bend
-    pieces = np.minimum(sizes_bytes, PIECE_BYTES) * term.per_piece_byte_s
+    pieces = np.minimum(sizes_bytes, term.piece_bytes) * term.per_piece_byte_s
     return np.asarray(term.fixed_s + moved + np.sqrt(sizes_bytes) * term.per_root_byte_s + pieces)
 
 

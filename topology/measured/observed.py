@@ -1,5 +1,7 @@
 """Observed: a run as the model sees it: its hardware columns a job, its settings an operation."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,7 +14,7 @@ from topology.collective.placement import Placement
 from topology.errors import ScheduleError
 from topology.fabric.route_table import RouteMap
 from topology.latency.calibration import NO_CALIBRATION, Calibration, Reach
-from topology.latency.job import IntraKind, Job, job_of
+from topology.latency.job import IntraKind, Job, Net, job_of
 from topology.latency.model import EXCHANGES, Model, make_model
 from topology.latency.terms import Operation
 from topology.measured.hardware import RunMachine, fabric_of, machine_of
@@ -22,7 +24,11 @@ from topology.words import AlgorithmName, Collective, Protocol
 FloatArray = NDArray[np.float64]
 
 DOUBTFUL_TRUST: Final = 0.25
-"""Weight of a run whose network or launch is not told, or whose machine has broken runs."""
+"""What each doubt leaves of a run's weight: a network that is assumed, few iterations, a machine
+that has broken runs."""
+
+SICK_TRUST: Final = 0.02
+"""Weight of a run on a machine of which most runs are called slow or broken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +108,11 @@ def observe(runs: Iterable[Run]) -> tuple[tuple[Observed, ...], tuple[SkippedRun
     taken: list[Observed] = []
     skipped: list[SkippedRun] = []
     runs = tuple(runs)
-    doubtful = {machine_name(run) for run in runs if run.quality == "C"}
+    count = Counter(machine_name(run) for run in runs)
+    broken = Counter(machine_name(run) for run in runs if run.quality == "C")
     for run in runs:
-        seen = observed_from_run(run, is_doubtful=machine_name(run) in doubtful)
+        name = machine_name(run)
+        seen = observed_from_run(run, broken_ratio=broken[name] / count[name])
         if isinstance(seen, SkippedRun):
             skipped.append(seen)
         else:
@@ -112,10 +120,10 @@ def observe(runs: Iterable[Run]) -> tuple[tuple[Observed, ...], tuple[SkippedRun
     return tuple(taken), tuple(skipped)
 
 
-def observed_from_run(run: Run, *, is_doubtful: bool = False) -> Observed | SkippedRun:
+def observed_from_run(run: Run, *, broken_ratio: float = 0.0) -> Observed | SkippedRun:
     """A run as the model sees it, or why it cannot: unknown hardware, collective, or setting.
 
-    ``is_doubtful``: other runs of its machine are called slow or broken.
+    ``broken_ratio``: how many of its machine's runs are called slow or broken.
     """
     collective = _COLLECTIVES.get(run.collective.lower())
     algorithm = _ALGORITHMS.get(run.algorithm.lower())
@@ -152,7 +160,7 @@ def observed_from_run(run: Run, *, is_doubtful: bool = False) -> Observed | Skip
         custom=custom,
         sizes_bytes=run.sizes_bytes,
         times_s=run.times_s,
-        trust=DOUBTFUL_TRUST if is_doubtful or _is_vague(run, machine) else 1.0,
+        trust=_trust(run, machine, broken_ratio),
     )
     try:
         observed.model(NO_CALIBRATION)
@@ -161,10 +169,16 @@ def observed_from_run(run: Run, *, is_doubtful: bool = False) -> Observed | Skip
     return observed
 
 
-def _is_vague(run: Run, machine: RunMachine) -> bool:
-    """Whether the network is assumed, or workers of a framework say nothing of their launch."""
-    is_told = not run.launch.lower().startswith("ray")
-    return not is_told or any(note.startswith("assumed: the network") for note in machine.notes)
+def _trust(run: Run, machine: RunMachine, broken_ratio: float) -> float:
+    """What a run's points weigh beside those of a clean run on hardware that is told."""
+    if broken_ratio > 0.5:
+        return SICK_TRUST
+    is_vague = any(note.startswith("assumed: the network") for note in machine.notes)
+    is_short = _FEW_ITERATIONS.search(run.notes) is not None
+    return float(DOUBTFUL_TRUST ** ((broken_ratio > 0) + is_vague + is_short))
+
+
+_FEW_ITERATIONS: Final = re.compile(r"\b[1-4] iterations?\b", re.IGNORECASE)
 
 
 def machine_name(run: Run) -> str:
@@ -176,19 +190,13 @@ def machine_name(run: Run) -> str:
 
 def job_of_machine(machine: RunMachine) -> Job | str:
     """The job of a run's machine, or why no map of it can be made."""
-    key = (machine.spec, machine.nodes, machine.ranks_per_node, machine.racks)
-    return _job(key, machine.run_id, machine.slow_peer_path)
+    alike = replace(machine, run_id="", notes=())
+    if alike not in _JOBS:
+        _JOBS[alike] = _find_job(machine)
+    return _JOBS[alike]
 
 
-_JOBS: dict[tuple[object, ...], Job | str] = {}
-
-
-def _job(key: tuple[str, int, int, int], run_id: str, slow: bool) -> Job | str:
-    if (*key, slow) not in _JOBS:
-        spec, nodes, per_node, racks = key
-        machine = RunMachine(run_id, spec, nodes, per_node, racks, slow_peer_path=slow)
-        _JOBS[(*key, slow)] = _find_job(machine)
-    return _JOBS[(*key, slow)]
+_JOBS: dict[RunMachine, Job | str] = {}
 
 
 def _find_job(machine: RunMachine) -> Job | str:
@@ -202,4 +210,12 @@ def _find_job(machine: RunMachine) -> Job | str:
         return str(error)
     if machine.slow_peer_path and job.intra is not None and job.intra.kind is IntraKind.PCIE:
         return replace(job, intra=replace(job.intra, kind=IntraKind.HOST))
-    return job
+    return job if machine.shared_memory or job.net is None else _through_nics(job, job.net)
+
+
+def _through_nics(job: Job, net: Net) -> Job:
+    """Neither peer access nor shared memory: each rank is alone with its share of the NICs."""
+    share = replace(
+        net, bytes_per_s=net.bytes_per_s / job.per_clique, nics=max(1, net.nics // job.per_clique)
+    )
+    return replace(job, cliques=job.ranks, per_clique=1, intra=None, net=share)

@@ -283,7 +283,7 @@ def launch_of(text: str) -> Launch:
     words = text.lower()
     if "graph" in words:
         return Launch.GRAPH
-    if "eager" in words or "torchrun" in words:
+    if "eager" in words or "torchrun" in words or words.startswith("ray"):
         return Launch.EAGER
     if "-t " in words:
         return Launch.THREADS

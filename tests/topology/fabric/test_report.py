@@ -87,6 +87,15 @@ def test_notes_tell_of_hops_beyond_the_class() -> None:
     assert notes[0].endswith(", and 150 ns for hops beyond the class")
 
 
+def test_notes_tell_what_a_plug_in_declares_to_nccl() -> None:
+    fabric = fabric_of("model:dgx-h100 node:2 network:efa-v2 nic:32 nic_rate:100Gbit/s")
+    notes = route_notes(fabric, route_between(fabric, "h100-001:0", "h100-002:0"))
+    assert "with NCCL: the plug-in declares 75 us a hop, beside NCCL's own constants" in notes
+    infiniband = fabric_of(H100)
+    silent = route_notes(infiniband, route_between(infiniband, "h100-001:0", "h100-002:0"))
+    assert not any("declares" in note for note in silent)
+
+
 def test_notes_tell_every_guess() -> None:
     fabric = joined([snapshot("a", Wiring(gpus=tuple(make_gpu(s, numa=0) for s in (0, 1))))])
     notes = route_notes(fabric, route_between(fabric, "a:0", "a:1"))

@@ -251,6 +251,18 @@ def test_custom_kernels_are_taken_only_where_they_are_asked_for() -> None:
     assert way_at(forced, 2**30) == Way(AlgorithmName.TWO_SHOT, None)
 
 
+@pytest.mark.parametrize("library", ["vllm", "sglang", "trtllm"])
+def test_over_pcie_alone_frameworks_have_kernels_for_two_gpus_only(library: str) -> None:
+    """Unless they are forced: more GPUs than two go by NCCL."""
+    operation = Operation(AR, library=library)
+    for ranks, has_kernels in ((2, True), (4, False), (8, False)):
+        job = make_job(1, ranks, intra=PCIE4)
+        own = [way.way.protocol is None for way in model(job, operation, custom=True).ways]
+        assert any(own) is has_kernels
+    forced = model(make_job(1, 8, intra=PCIE4), operation, algorithm=AlgorithmName.ONE_SHOT)
+    assert way_at(forced, KIB) == Way(AlgorithmName.ONE_SHOT, None)
+
+
 def test_every_way_is_told_beside_the_one_that_is_taken() -> None:
     told = model(make_job(2))
     ways = [way.way for way in told.alternatives(MIB)]
@@ -394,7 +406,9 @@ def test_a_factor_moves_exactly_its_terms() -> None:
 
 def test_a_way_adds_its_parts() -> None:
     """Launch, none that blocks, fixed, of it wire; then per byte, root, and byte of a piece."""
-    way = CalibratedWay(Way(RING, Protocol.LL), 1.0, 0.0, 2.0, 1.0, 0.5, 0.25, 0.125, bends=False)
+    way = CalibratedWay(
+        Way(RING, Protocol.LL), 1.0, 0.0, 2.0, 1.0, 0.5, 0.25, 0.125, piece_bytes=65536, bends=False
+    )
     assert way.one_s(16.0, None) == 1 + 2 + 8 + 1 + 2
     large = 2.0**20
     assert way.one_s(large, None) == 3 + large / 2 + 256 + 65536 / 8

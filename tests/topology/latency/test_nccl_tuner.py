@@ -207,6 +207,26 @@ def test_trees_lose_eight_percent_and_are_capped_by_channel() -> None:
     assert bus(wide, TREE_SIMPLE) == pytest.approx(24 * 24e9)
 
 
+def test_over_two_nodes_each_tree_sends_half_one_way_so_the_network_counts_twice() -> None:
+    """Up to the links inside, and to four channels of 41.4; from three nodes on it counts once."""
+    net = replace(EIGHT_NDR, bytes_per_s=100e9)
+    assert bus(make_job(2, net=net), TREE_SIMPLE) == pytest.approx(4 * 41.4e9)
+    assert bus(make_job(4, net=net), TREE_SIMPLE) == pytest.approx(0.92 * 96e9)
+    assert bus(make_job(2), TREE_SIMPLE) == pytest.approx(0.92 * 370.8e9)
+    volta = make_job(2, architecture=Architecture.VOLTA, intra=V100_NVLINK, net=net)
+    assert bus(volta, TREE_SIMPLE) == pytest.approx(0.92 * 120e9)
+    ampere = make_job(2, 1, architecture=Architecture.AMPERE, net=net)
+    assert bus(ampere, TREE_SIMPLE) == pytest.approx(0.92 * 2 * 96e9)
+
+
+def test_sixteen_h100s_over_efa_take_what_the_plug_in_declares() -> None:
+    """75 us a hop beside NCCL's own 25.2 us: 175.2; a published run on p5 has 175.5."""
+    job = job_on("dgx-h100 node:2 network:efa-v2 nic:32 nic_rate:100Gbit/s", 16)
+    assert job.net is not None
+    assert job.net.declared_s == 75e-6
+    assert latency_us(job, TREE_LL) == pytest.approx(175.2)
+
+
 def test_a_tree_by_ll_is_divided_and_capped() -> None:
     assert bus(make_job(), TREE_LL) == pytest.approx(0.92 * 370.8e9 / 3.8)
     assert bus(make_job(2), TREE_LL) == pytest.approx(39e9)

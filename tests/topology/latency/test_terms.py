@@ -114,12 +114,73 @@ def test_ll_needs_no_ramp_and_all_else_does() -> None:
         assert ramp.per_root_byte_s > 0
 
 
-def test_only_trees_between_nodes_fill_a_pipeline_by_pieces() -> None:
-    """Two hops for a doubling; a GPU's share of 400 GB/s is 50."""
-    (fill,) = of_part(terms(make_job(2), Way(TREE, LL)), Part.FILL)
-    assert fill.per_piece_byte_s == pytest.approx(2 / 50e9)
+def test_between_nodes_a_trees_piece_crosses_pcie_and_one_nic_at_every_hop() -> None:
+    """Two hops for a doubling; one of eight NICs carries 50 GB/s, half of it flags by LL."""
+    job = make_job(2, net=replace(EIGHT_NDR, nics=8))
+    (fill,) = of_part(terms(job, Way(TREE, LL)), Part.FILL)
+    assert fill.per_piece_byte_s == pytest.approx(2 * 2 / 25e9)
+    assert fill.piece_bytes == 65536
+    (simple,) = of_part(terms(job, Way(TREE, SIMPLE)), Part.FILL)
+    assert simple.per_piece_byte_s == pytest.approx(2 * 2 / 50e9)
     assert not of_part(terms(make_job(), Way(TREE, LL)), Part.FILL)
     assert not of_part(terms(make_job(2), Way(RING, LL)), Part.FILL)
+
+
+@pytest.mark.parametrize("collective", [Collective.BROADCAST, Collective.REDUCE])
+def test_a_chains_first_pieces_cross_every_hop_one_after_another(collective: Collective) -> None:
+    """Seven hops of eight ranks; 24 channels of 512 KiB each are on their way at once."""
+    found = terms(make_job(), Way(RING, SIMPLE), Operation(collective))
+    (fill,) = of_part(found, Part.FILL)
+    (bandwidth,) = of_part(found, Part.BANDWIDTH)
+    assert fill.per_piece_byte_s == pytest.approx(7 * bandwidth.per_byte_s)
+    assert fill.piece_bytes == 24 * 2**19
+    assert not of_part(terms(make_job(), Way(RING, LL), Operation(collective)), Part.FILL)
+
+
+def test_a_plug_ins_latency_is_counted_at_every_hop_and_twice_by_simple() -> None:
+    """EFA: 75 us declared; two hops of a tree over two nodes, each 5 us by LL, 14 us by Simple."""
+    efa = replace(EIGHT_NDR, kind=NetKind.EFA, alpha_s=20e-6, declared_s=75e-6)
+    job = make_job(2, net=efa)
+    for protocol, hop_s in ((LL, 80e-6), (SIMPLE, 164e-6)):
+        (hops,) = of_part(terms(job, Way(TREE, protocol)), Part.NET_HOPS)
+        assert hops.fixed_s == pytest.approx(2 * hop_s)
+        assert hops.wire_s == pytest.approx(2 * 20e-6)
+
+
+@pytest.mark.parametrize("cliques", [2, 4])
+def test_declared_latency_stands_in_every_way_as_in_nccls_own_model(cliques: int) -> None:
+    job = make_job(cliques, net=replace(EIGHT_NDR, declared_s=75e-6))
+    for way in ways_of(replace(job, network_reduces=True), Operation(AR)):
+        with_s, without_s = (
+            tuner(one).latency_s(way) for one in (job, make_job(cliques, net=EIGHT_NDR))
+        )
+        assert with_s >= without_s + 75e-6
+        assert fixed_us(terms(job, way)) >= fixed_us(terms(make_job(cliques), way)) + 75
+
+
+# In the switch.
+
+
+def test_four_gpus_sum_in_the_switch_no_faster_than_eight() -> None:
+    """A link carries (1 + 1/n) S; NCCL's count, 2 (n-1)/n S, holds for eight."""
+    per_byte_s = {
+        n: of_part(terms(make_job(1, n), Way(NVLS, SIMPLE)), Part.BANDWIDTH)[0].per_byte_s
+        for n in (4, 8)
+    }
+    assert per_byte_s[4] / per_byte_s[8] == pytest.approx((1 + 1 / 4) / (1 + 1 / 8))
+    assert per_byte_s[8] == pytest.approx(1 / tuner(make_job()).bytes_per_s(Way(NVLS, SIMPLE)))
+
+
+def test_more_than_eight_gpus_behind_one_switch_count_as_eight() -> None:
+    eight, many = (terms(make_job(1, n), Way(NVLS, SIMPLE)) for n in (8, 72))
+    for part in (Part.BANDWIDTH, Part.RAMP):
+        assert of_part(eight, part) == of_part(many, part)
+
+
+def test_fewer_parts_fill_up_sooner() -> None:
+    four, eight = (terms(make_job(1, n), Way(NVLS, SIMPLE)) for n in (4, 8))
+    root = [of_part(found, Part.RAMP)[0].per_root_byte_s for found in (four, eight)]
+    assert root[0] < root[1]
 
 
 # Launch.
@@ -180,6 +241,24 @@ def test_one_rank_sends_through_the_nics_nearest_to_it(nics: int, gb_per_s: floa
     job = make_job(2, net=replace(EIGHT_NDR, nics=nics))
     found = point_to_point_bytes_per_s(tuner(job, Collective.SENDRECV), Collective.SENDRECV)
     assert found == pytest.approx(gb_per_s * 1e9)
+
+
+def test_ranks_started_eagerly_wait_for_each_other_but_a_pair_that_sends_does_not() -> None:
+    eager = Operation(Collective.SENDRECV, Launch.EAGER)
+    assert launch_term(make_job(1, 2), eager) == launch_term(
+        make_job(1, 2), Operation(Collective.SENDRECV, Launch.PROCESS)
+    )
+
+
+def test_a_peer_across_costs_its_proxys_posts_of_a_send_and_a_receive() -> None:
+    """Eight of 15 peers are across; Intel's proxy takes 1 us a post, AMD's 2."""
+    operation = Operation(Collective.ALLTOALL)
+    for cpu, post_s in ((Cpu.INTEL, 1e-6), (Cpu.AMD, 2e-6)):
+        (peers,) = of_part(terms(make_job(2, cpu=cpu), DIRECT_SIMPLE, operation), Part.HOPS)
+        assert peers.fixed_s == pytest.approx(7 * 0.15e-6 + 8 * 2 * post_s)
+    pair = Operation(Collective.SENDRECV)
+    (one,) = of_part(terms(make_job(2, 1), DIRECT_SIMPLE, pair), Part.HOPS)
+    assert one.fixed_s == pytest.approx(2e-6)
 
 
 def test_every_further_peer_costs_something_and_sendrecv_has_one() -> None:

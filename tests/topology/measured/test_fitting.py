@@ -181,10 +181,10 @@ def weights_by_run(runs: list[Observed]) -> list[np.ndarray]:
 
 
 def test_a_family_of_many_runs_weighs_as_much_as_one_of_few() -> None:
-    """In a cell whose points are many enough: 13 runs of 250 points beside one."""
-    sizes = np.linspace(8.0, 1024.0, 250)
+    """In a cell whose points are many enough: 13 runs of 500 points beside one."""
+    sizes = np.linspace(8.0, 1024.0, 500)
     few, *many = (
-        replace(make_observed(f"{n}"), sizes_bytes=sizes, times_s=np.full(250, 2e-5), family=family)
+        replace(make_observed(f"{n}"), sizes_bytes=sizes, times_s=np.full(500, 2e-5), family=family)
         for n, family in enumerate(["few", *["many"] * 13])
     )
     of_few, *of_many = weights_by_run([few, *many])
@@ -198,13 +198,13 @@ def test_a_family_of_a_few_points_is_held_back() -> None:
 
 
 def test_a_cell_is_a_reach_and_a_region() -> None:
-    """One family in one cell of 250 points, and its few points in another."""
-    sizes = np.append(np.linspace(8.0, 1024.0, 250), 2.0**27)
-    run = replace(make_observed("a"), sizes_bytes=sizes, times_s=np.full(251, 2e-5))
+    """One family in one cell of 500 points, and its few points in another."""
+    sizes = np.append(np.linspace(8.0, 1024.0, 500), 2.0**27)
+    run = replace(make_observed("a"), sizes_bytes=sizes, times_s=np.full(501, 2e-5))
     (weights,) = weights_by_run([run])
     assert region_of(sizes[-1]) is not region_of(sizes[0])
     assert run.reach is Reach.ONE_NODE
-    assert weights[:-1] == pytest.approx(CELL_WEIGHT / 250)
+    assert weights[:-1] == pytest.approx(CELL_WEIGHT / 500)
     assert weights[-1] == MOST_POINT_WEIGHT
 
 

@@ -9,6 +9,7 @@ from topology.latency.calibration import NO_CALIBRATION, Reach
 from topology.latency.job import Architecture, IntraKind, NetKind
 from topology.measured.observed import (
     DOUBTFUL_TRUST,
+    SICK_TRUST,
     Observed,
     machine_name,
     observe,
@@ -179,6 +180,17 @@ def test_eighteen_nodes_of_a_rack_are_one_clique() -> None:
     assert found.reach is Reach.ONE_NODE
 
 
+def test_without_peer_access_and_shared_memory_each_rank_is_alone_with_its_nics() -> None:
+    wiring = "PCIe (P2P and SHM disabled: all traffic on NICs)"
+    job = seen(run_of("RTX 6000D (PCIe)", (8, 2), wiring=wiring, nic="8x CX8")).job
+    shared = seen(run_of("RTX 6000D (PCIe)", (8, 2), wiring="PCIe", nic="8x CX8")).job
+    assert (job.cliques, job.per_clique, job.intra) == (16, 1, None)
+    assert (shared.cliques, shared.per_clique) == (2, 8)
+    assert job.net is not None
+    assert shared.net is not None
+    assert (job.net.bytes_per_s, job.net.nics) == (shared.net.bytes_per_s / 8, 1)
+
+
 def test_a_path_that_its_poster_calls_slow_goes_through_host_memory() -> None:
     slow = seen(run_of("RTX 4090", wiring="PCIe4", notes="slow P2P"))
     assert slow.job.intra is not None
@@ -205,6 +217,22 @@ def test_a_machine_with_broken_runs_is_trusted_less_in_all() -> None:
     ]
     taken, _ = observe(runs)
     assert [run.trust for run in taken] == [DOUBTFUL_TRUST, DOUBTFUL_TRUST, 1.0]
+
+
+def test_a_machine_most_of_whose_runs_are_broken_hardly_counts() -> None:
+    taken, _ = observe(
+        [run_of(run_id=f"{n}", quality=quality, family="lab-1") for n, quality in enumerate("CCA")]
+    )
+    assert {run.trust for run in taken} == {SICK_TRUST}
+
+
+def test_a_median_of_three_iterations_is_trusted_less_and_doubts_multiply() -> None:
+    notes = "median of only 3 iterations timed on rank 0"
+    few = seen(run_of(notes=notes))
+    many = seen(run_of(notes="40 warm-up + 100 iterations"))
+    both = seen(run_of(shape=(8, 2), nic="not stated", fabric="not stated", notes=notes))
+    assert (few.trust, many.trust) == (DOUBTFUL_TRUST, 1.0)
+    assert both.trust == DOUBTFUL_TRUST**2
 
 
 def test_a_machine_is_hardware_and_laboratory() -> None:

@@ -169,7 +169,7 @@ def test_any_bytes_give_runs_or_a_refusal(
     [
         ("1 proc/GPU", Launch.PROCESS),
         ("srun, 1 proc/GPU", Launch.PROCESS),
-        ("ray workers", Launch.PROCESS),
+        ("ray workers", Launch.EAGER),
         ("vLLM eager", Launch.EAGER),
         ("2 ranks", Launch.PROCESS),
         ("1 process, -t 8", Launch.THREADS),

@@ -22,6 +22,7 @@ FIGURE_GROUPS: Final = {
     "one_shot": "custom kernels that read all others' whole buffers",
     "p2p": "point-to-point operations, by protocol and GPU generation",
     "peer": "one further peer of an all-to-all",
+    "plugin": "what a network's plug-in adds to an operation",
     "ramp": "links filling up as a message grows",
     "two_shot": "custom kernels that reduce their share, then read the others'",
 }

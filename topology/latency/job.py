@@ -80,6 +80,7 @@ class Net:
     """Links between cliques: latency of a hop, nominal rate of a clique in one direction.
 
     ``nics``: how many make up that rate. ``declared_s``: latency that its plug-in declares to NCCL.
+    ``port_bytes_per_s``: what one NIC carries while nothing else does; 0 for a share of the rate.
     """
 
     kind: NetKind
@@ -87,6 +88,12 @@ class Net:
     bytes_per_s: float
     nics: int = 1
     declared_s: float = 0.0
+    port_bytes_per_s: float = 0.0
+
+    @property
+    def one_nic_bytes_per_s(self) -> float:
+        """Rate of a single NIC. [B/s]"""
+        return self.port_bytes_per_s or self.bytes_per_s / self.nics
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,9 +277,15 @@ def _net(
     of_head = max(1, len(_nics(fabric, ends[0])))
     of_all = min(_nic_count(fabric, routes, clique) for clique in cliques)
     narrowest = min(route.link_bytes_per_s for route in table.routes)
-    rate = narrowest / of_head * of_all / routes.crowding(table)
-    declared_s = worst.route_class.declared_s
-    return Net(kind or NetKind.ETHERNET, worst.alpha_s, rate, of_all, declared_s)
+    port_bytes_per_s = narrowest / of_head
+    return Net(
+        kind=kind or NetKind.ETHERNET,
+        alpha_s=worst.alpha_s,
+        bytes_per_s=port_bytes_per_s * of_all / routes.crowding(table),
+        nics=of_all,
+        declared_s=worst.route_class.declared_s,
+        port_bytes_per_s=port_bytes_per_s,
+    )
 
 
 def _neighbours(cliques: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:

@@ -23,7 +23,7 @@ from topology.latency.calibration import (
 from topology.latency.job import Job
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NcclTuner, Way, WayCost, nccl_ways
-from topology.latency.terms import Operation, Part, Term, terms_of
+from topology.latency.terms import Operation, Part, Term, medium_of, terms_of
 from topology.words import AlgorithmName, Collective, Protocol
 
 FloatArray = NDArray[np.float64]
@@ -85,7 +85,10 @@ class Alternative(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CalibratedWay:
-    """A way with its terms added up: ``launch + fixed + bytes + ramp``, a blocking launch apart."""
+    """A way with its terms added up: ``launch + fixed + bytes + ramp + pieces``.
+
+    A launch that blocks stands apart. ``piece_bytes``: the most that is one piece of a pipeline.
+    """
 
     way: Way
     launch_s: float
@@ -344,7 +347,7 @@ class Model:
         """What of the job, or of a way of it, no measurement covers; None where all is covered."""
         if way is not None and way.algorithm is AlgorithmName.COLLNET:
             return "no measurement of collnet"
-        job = self.tuner.job
+        job, collective = self.tuner.job, self.operation.collective
         link = job.net.kind if job.net else job.intra.kind if job.intra else "none"
         rows = [row for row in self.calibration.covered if row.link == link]
         if not rows:
@@ -352,6 +355,8 @@ class Model:
         mine = [row for row in rows if row.architecture == job.architecture]
         if not mine:
             return f"no measurement over {link} with {job.architecture} GPUs"
+        if not self.calibration.has_measured(collective, medium_of(job)):
+            return f"no measurement of {collective} over {link}"
         nodes, ranks = (max(getattr(r, f"most_{of}") for r in mine) for of in ("cliques", "ranks"))
         least, most = min(r.least_bytes for r in mine), max(r.most_bytes for r in mine)
         if job.cliques > nodes:

@@ -166,11 +166,10 @@ class NcclTuner:
     def net_hop_s(self, way: Way) -> float:
         """Constant of a hop between cliques; Tree's where every rank is alone in its clique. [s]"""
         row = self.figures.hop_s.net
-        own_s = row.tree[_index(way)] if self.job.per_clique == 1 else self._hop(row, way)
-        return own_s + self.declared_s(way)
+        return row.tree[_index(way)] if self.job.per_clique == 1 else self._hop(row, way)
 
     def declared_s(self, way: Way) -> float:
-        """What the network's plug-in declares of a hop, counted twice for Simple. [s]"""
+        """What NCCL adds to a hop as its network's plug-in declares, twice that for Simple. [s]"""
         declared_s = 0.0 if self.job.net is None else self.job.net.declared_s
         return declared_s * (2 if way.protocol is Protocol.SIMPLE else 1)
 
@@ -191,7 +190,7 @@ class NcclTuner:
         return (by_family.pat if way.algorithm is PAT else by_family.ring)[_index(way)]
 
     def latency_s(self, way: Way) -> float:
-        """What an operation takes without its bytes. [s]
+        """What an operation takes without its bytes; net: NCCL's constant and what is declared. [s]
 
         Ring: ``base + (steps - inter) max(hop, proxy) + inter net``; tree: ``base
         + 2 ((g - 1) hop + floor(log2 N) net)``; in-switch: its constant, and two NVLSTree hops for
@@ -204,7 +203,8 @@ class NcclTuner:
                 return self._ring_latency_s(way)
             case AlgorithmName.DOUBLE_BINARY_TREE:
                 inside = (job.per_clique - 1) * self.hop_s(way)
-                return self.base_s(way) + 2 * (inside + doublings * self.net_hop_s(way))
+                across = doublings * (self.net_hop_s(way) + declared_s)
+                return self.base_s(way) + 2 * (inside + across)
             case AlgorithmName.NVLS:
                 return simple.nvls + (simple.nvls_net + declared_s if job.net else 0.0)
             case AlgorithmName.NVLS_TREE:
@@ -220,10 +220,11 @@ class NcclTuner:
 
     def _ring_latency_s(self, way: Way) -> float:
         base_s = self.base_s(way)
+        across_s = self.net_hop_s(way) + self.declared_s(way)
         if self.collective in _WHOLE:
-            return base_s + self.hop_s(way)
+            return base_s + (self.hop_s(way) if self.job.net is None else across_s)
         inside = (self.steps - self.inter_steps) * max(self.hop_s(way), self.proxy_s(way))
-        return base_s + inside + self.inter_steps * self.net_hop_s(way)
+        return base_s + inside + self.inter_steps * across_s
 
     def proxy_s(self, way: Way) -> float:
         """What the CPU's proxy needs for a step, three times that for Simple. [s]"""

@@ -185,9 +185,8 @@ class Stack:
             return self.figures.mpi.message_s
         if self.protocol is None:
             return 0.0
-        constant_s = self.figures.protocol[self.protocol].constant_s(route, algorithm)
-        times = 2 if self.protocol is Protocol.SIMPLE else 1
-        return max(0.0, constant_s + times * route.route_class.declared_s - route.alpha_s)
+        row = self.figures.protocol[self.protocol]
+        return max(0.0, row.constant_s(route, algorithm) - route.alpha_s)
 
     @property
     def payload_ratio(self) -> float:

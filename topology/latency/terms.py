@@ -106,7 +106,6 @@ def launch_term(job: Job, operation: Operation) -> Term:
 
 
 def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
-    job = tuner.job
     yield _base(tuner, way, tuner.base_s(way) - _contained_launch_s())
     if operation.collective in (Collective.BROADCAST, Collective.REDUCE):
         yield from _chain(tuner, way)
@@ -114,20 +113,23 @@ def _ring(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
         inter = tuner.inter_steps
         each_s = max(tuner.hop_s(way), tuner.proxy_s(way))
         yield _hops(tuner, way, tuner.steps - inter, each_s)
-        yield from _net_hops(tuner, way, inter, tuner.net_hop_s(way) if job.net else 0.0)
+        yield from _net_hops(tuner, way, inter, tuner.net_hop_s(way))
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
 def _chain(tuner: NcclTuner, way: Way) -> Iterator[Term]:
     """A pipelined chain: only the first pieces, one a channel, wait at every rank."""
-    medium, hops = _medium(tuner.job), tuner.job.ranks - 1
-    quarter_s = tuner.hop_s(way) / 4 * hops
-    yield Term(Part.HOPS, _named("chain", medium, tuner.job.architecture), fixed_s=quarter_s)
+    job, hops, across = tuner.job, tuner.job.ranks - 1, tuner.job.cliques - 1
+    alpha_s = job.intra.alpha_s if job.intra else 0.0
+    quarter_s = max(tuner.hop_s(way) / 4, alpha_s) * (hops - across)
+    names = _named("chain", medium_of(job), job.architecture)
+    yield Term(Part.HOPS, names, fixed_s=quarter_s, wire_s=alpha_s * (hops - across))
+    yield from _net_hops(tuner, way, across, tuner.net_hop_s(way) / 4)
     if way.protocol is not Protocol.SIMPLE:  # shorter pieces, of which no measurement tells
         return
     yield Term(
         Part.FILL,
-        ("fill.chain", f"fill.chain.{_inside(tuner.job)}"),
+        ("fill.chain", f"fill.chain.{'net' if job.intra is None else _inside(job)}"),
         per_piece_byte_s=hops / tuner.bytes_per_s(way),
         piece_bytes=tuner.channels * load_stack_figures().pipeline.piece_bytes,
     )
@@ -148,11 +150,10 @@ def _tree_fill(net: Net, way: Way, hops: float) -> Term:
     """A small buffer is one piece: at every hop it crosses the PCIe link, then one NIC's port."""
     assert way.protocol is not None, "NCCL's operations have a protocol"
     ratio = load_stack_figures().protocol[way.protocol].payload_ratio
-    nic_bytes_per_s = net.bytes_per_s / net.nics * ratio
     return Term(
         Part.FILL,
         ("fill", f"fill.{net.kind}", f"fill.{way.protocol}"),
-        per_piece_byte_s=2 * hops / nic_bytes_per_s,
+        per_piece_byte_s=2 * hops / (net.one_nic_bytes_per_s * ratio),
         piece_bytes=PIECE_BYTES,
     )
 
@@ -168,16 +169,15 @@ def _in_switch(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Ter
     )
     if way.algorithm is NVLS_TREE:
         hops = 2 * np.log2(job.cliques)
-        yield from _net_hops(tuner, way, hops, simple.nvls_tree_net + tuner.declared_s(way))
-    elif job.net is not None:
-        yield from _net_hops(tuner, way, 1, simple.nvls_net + tuner.declared_s(way))
+        yield from _net_hops(tuner, way, hops, simple.nvls_tree_net)
     yield from _bytes(tuner, way, in_switch_bytes_per_s(tuner, way, operation.collective))
 
 
 NVLS_RANKS: Final = 8
 """Where NCCL's figure of NVLS is taken to hold: its constants were set on nodes of eight.
 
-More ranks behind one switch count as eight: no run of them was published.
+More ranks behind one switch count as eight: no run of them was published. The ramp grows with the
+ranks, each of which has a part that fills up: E1, in proportion, as four and eight ranks show.
 """
 
 
@@ -200,8 +200,8 @@ def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]
     inside = 2 * (job.per_clique - 1)
     wire_s = inside * job.intra.alpha_s if job.intra else 0.0
     fixed_s = inside * simple.collnet_intra
-    yield Term(Part.HOPS, _named("hop", _medium(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
-    yield from _net_hops(tuner, way, 1, simple.collnet_net + tuner.declared_s(way))
+    yield Term(Part.HOPS, _named("hop", medium_of(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
+    yield from _net_hops(tuner, way, 1, simple.collnet_net)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
@@ -210,8 +210,7 @@ def _pat(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]:
     yield _base(
         tuner, way, tuner.base_s(way) - _contained_launch_s() + simple.pat_per_rank * job.ranks
     )
-    hop_s = (simple.pat_net + tuner.declared_s(way)) / 3.5
-    yield from _net_hops(tuner, way, np.log2(job.cliques), hop_s)
+    yield from _net_hops(tuner, way, np.log2(job.cliques), simple.pat_net / 3.5)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
 
@@ -224,7 +223,9 @@ def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterato
         _named("p2p", way.protocol, job.architecture),
         fixed_s=_priors().point_to_point_s[way.protocol],
     )
-    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=_peers_s(tuner, operation.collective))
+    yield Term(
+        Part.HOPS, (f"peer.{medium_of(job)}",), fixed_s=_peers_s(tuner, operation.collective)
+    )
     if job.net is not None:
         yield from _net_hops(tuner, way, 1, tuner.net_hop_s(way))
     rate = point_to_point_bytes_per_s(tuner, operation.collective)
@@ -232,7 +233,10 @@ def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterato
 
 
 def _peers_s(tuner: NcclTuner, collective: Collective) -> float:
-    """What further peers cost; a CPU's proxy posts a send and a receive for each across. [s]"""
+    """What further peers cost; a CPU's proxy posts a send and a receive for each across. [s]
+
+    Of a rank in the largest clique: in smaller ones more peers are across.
+    """
     job = tuner.job
     peers, across = job.ranks - 1, job.ranks - job.per_clique
     if collective is Collective.SENDRECV:
@@ -290,7 +294,7 @@ _TERMS: Final = {
 
 def _base(tuner: NcclTuner, way: Way, fixed_s: float) -> Term:
     """Software once per operation."""
-    medium, architecture = _medium(tuner.job), tuner.job.architecture
+    medium, architecture = medium_of(tuner.job), tuner.job.architecture
     names = (
         f"base.{way.protocol}",
         f"base.{medium}.{architecture}",
@@ -313,10 +317,16 @@ def _hops(tuner: NcclTuner, way: Way, hops: float, each_s: float) -> Term:
 
 
 def _net_hops(tuner: NcclTuner, way: Way, hops: float, each_s: float) -> Iterator[Term]:
-    """Hops between cliques: never below the wire."""
+    """Hops between cliques, never below the wire, and what a plug-in costs an operation.
+
+    Once an operation: so four published runs over EFA are met, of 2, 4 and 8 nodes, by rings and by
+    a tree, where its plug-in's latency at every hop would make 8 nodes twice as slow as they are.
+    """
     net = tuner.job.net
     if net is None or not hops:
         return
+    if net.declared_s:
+        yield Term(Part.BASE, ("plugin", f"plugin.{net.kind}"), fixed_s=net.declared_s)
     protocol = "in_switch" if way.algorithm in (NVLS_TREE, NVLS, COLLNET) else way.protocol
     yield Term(
         Part.NET_HOPS,
@@ -331,7 +341,7 @@ def _bytes(
 ) -> Iterator[Term]:
     """Moving the buffer, and the ramp of the links it goes over."""
     job, per_byte_s = tuner.job, 1 / bytes_per_s
-    medium, link = _medium(job), _link(job)
+    medium, link = medium_of(job), _link(job)
     protocol = way.protocol or "custom"
     names = [
         f"bandwidth.way.{way.algorithm}.{protocol}.{medium}",
@@ -347,10 +357,10 @@ def _bytes(
     if way.protocol is Protocol.LL:
         return
     ramp = (f"ramp.{way.algorithm}.{protocol}", f"ramp.{link}", f"ramp.{link}.{job.architecture}")
-    fill_s = _priors().ramp_s
-    if way.algorithm in (NVLS, NVLS_TREE):  # a part for each rank, and each has to fill up
-        fill_s *= (min(job.per_clique, NVLS_RANKS) / NVLS_RANKS) ** 2
-    yield Term(Part.RAMP, ramp, per_root_byte_s=(per_byte_s * fill_s) ** 0.5)
+    root_s = (per_byte_s * _priors().ramp_s) ** 0.5
+    if way.algorithm in (NVLS, NVLS_TREE):
+        root_s *= min(job.per_clique, NVLS_RANKS) / NVLS_RANKS
+    yield Term(Part.RAMP, ramp, per_root_byte_s=root_s)
 
 
 def _link(job: Job) -> str:
@@ -360,7 +370,8 @@ def _link(job: Job) -> str:
     return str(job.intra.kind) if job.intra else "none"
 
 
-def _medium(job: Job) -> str:
+def medium_of(job: Job) -> str:
+    """What limits a job: the network where there is one, else PCIe or NVLink."""
     if job.net is not None:
         return "net"
     return "pci" if job.is_pcie else "nvlink"

@@ -39,6 +39,11 @@ class RunMachine:
     notes: tuple[str, ...] = ()
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether GPUs of a node reach each other by NICs alone."""
+        return not (self.peer_access or self.shared_memory)
+
+    @property
     def ranks(self) -> int:
         """Ranks together."""
         return self.nodes * self.ranks_per_node

@@ -36,7 +36,7 @@ class Observed:
     """One run as the model sees it.
 
     ``machine``: what is held out together in cross-validation. ``trust``: weight of its points,
-    below 1 where its hardware is assumed.
+    below 1 where its network is assumed, its iterations are few, or its machine has broken runs.
     """
 
     run_id: str
@@ -137,6 +137,8 @@ def observed_from_run(run: Run, *, broken_ratio: float = 0.0) -> Observed | Skip
     machine = machine_of(run)
     if isinstance(machine, SkippedRun):
         return machine
+    if machine.is_cut_off and machine.nodes == 1:
+        return SkippedRun(run.run_id, "notes: no model of one node all of whose traffic is on NICs")
     job = job_of_machine(machine)
     if isinstance(job, str):
         return SkippedRun(run.run_id, job)
@@ -175,10 +177,11 @@ def _trust(run: Run, machine: RunMachine, broken_ratio: float) -> float:
         return SICK_TRUST
     is_vague = any(note.startswith("assumed: the network") for note in machine.notes)
     is_short = _FEW_ITERATIONS.search(run.notes) is not None
-    return float(DOUBTFUL_TRUST ** ((broken_ratio > 0) + is_vague + is_short))
+    doubts = (broken_ratio > 0) + is_vague + is_short
+    return float(max(DOUBTFUL_TRUST**doubts, SICK_TRUST))
 
 
-_FEW_ITERATIONS: Final = re.compile(r"\b[1-4] iterations?\b", re.IGNORECASE)
+_FEW_ITERATIONS: Final = re.compile(r"\bonly [1-4] iterations?\b", re.IGNORECASE)
 
 
 def machine_name(run: Run) -> str:
@@ -210,12 +213,17 @@ def _find_job(machine: RunMachine) -> Job | str:
         return str(error)
     if machine.slow_peer_path and job.intra is not None and job.intra.kind is IntraKind.PCIE:
         return replace(job, intra=replace(job.intra, kind=IntraKind.HOST))
-    return job if machine.shared_memory or job.net is None else _through_nics(job, job.net)
+    if machine.is_cut_off and job.net is not None:
+        return _through_nics(job, job.net)
+    return job
 
 
 def _through_nics(job: Job, net: Net) -> Job:
     """Neither peer access nor shared memory: each rank is alone with its share of the NICs."""
     share = replace(
-        net, bytes_per_s=net.bytes_per_s / job.per_clique, nics=max(1, net.nics // job.per_clique)
+        net,
+        bytes_per_s=net.bytes_per_s / job.per_clique,
+        nics=max(1, net.nics // job.per_clique),
+        port_bytes_per_s=net.one_nic_bytes_per_s,
     )
     return replace(job, cliques=job.ranks, per_clique=1, intra=None, net=share)

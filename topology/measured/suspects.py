@@ -166,12 +166,15 @@ def _net_faults(job: Job, net: Net, settings: Settings, rails: int) -> Iterator[
         ("one_nic_only", f"one NIC of {rails} in use", 1 / rails, _NICS_SEEN),
     ]
     for name, suspect, share, check in lost if rails > 1 else ():
-        fewer = replace(net, bytes_per_s=net.bytes_per_s * share)
+        fewer = replace(
+            net, bytes_per_s=net.bytes_per_s * share, port_bytes_per_s=net.one_nic_bytes_per_s
+        )
         yield _Fault(name, suspect, check, replace(job, net=fewer), settings)
     staged = replace(
         net,
         alpha_s=max(net.alpha_s, STAGED_HOP_S),
         bytes_per_s=net.bytes_per_s * STAGED_RATIO,
+        port_bytes_per_s=net.one_nic_bytes_per_s * STAGED_RATIO,
     )
     yield _Fault(
         "gpudirect_off",

@@ -317,7 +317,10 @@ def covered(**changes: object) -> Covered:
 
 
 def knows(*rows: Covered) -> Calibration:
-    return NO_CALIBRATION.model_copy(update={"covered": rows})
+    row = FittedFigure(factor=1.0, log_error=0.1, prior_log_error=0.1, points=1)
+    names = [f"bandwidth.collective.all_reduce.{medium}" for medium in ("nvlink", "pci", "net")]
+    figures = dict.fromkeys(names, row)
+    return NO_CALIBRATION.model_copy(update={"covered": rows, "figure": figures})
 
 
 @pytest.mark.parametrize(
@@ -353,6 +356,12 @@ def test_what_no_measurement_covers_is_called_extrapolated(
     row: Covered, job: Job, size: int, text: str | None
 ) -> None:
     assert model(job, calibration=knows(row)).predict(size).extrapolated == text
+
+
+def test_a_collective_that_nobody_measured_over_a_network_is_extrapolated() -> None:
+    calibration = knows(covered(link="ib", most_cliques=4, most_ranks=32))
+    broadcast = model(make_job(4), Operation(Collective.BROADCAST), calibration=calibration)
+    assert broadcast.predict(MIB).extrapolated == "no measurement of broadcast over ib"
 
 
 def test_without_any_measurement_all_is_extrapolated() -> None:

@@ -107,6 +107,7 @@ def test_a_share_takes_half_the_steps_of_an_all_reduce() -> None:
 def test_a_whole_is_passed_on_at_once() -> None:
     for collective in (Collective.BROADCAST, Collective.REDUCE):
         assert latency_us(make_job(), RING_LL, collective) == pytest.approx(6.6 + 0.6)
+        assert latency_us(make_job(4), RING_LL, collective) == pytest.approx(6.6 + 2.7)
 
 
 def test_over_pcie_hops_take_longer() -> None:
@@ -225,6 +226,33 @@ def test_sixteen_h100s_over_efa_take_what_the_plug_in_declares() -> None:
     assert job.net is not None
     assert job.net.declared_s == 75e-6
     assert latency_us(job, TREE_LL) == pytest.approx(175.2)
+
+
+DECLARING = replace(EIGHT_NDR, declared_s=75e-6)
+
+
+@pytest.mark.parametrize(
+    ("way", "collective", "per_clique", "counted"),
+    [
+        (TREE_LL, AR, 8, 2 * 2),
+        (TREE_SIMPLE, AR, 8, 2 * 2 * 2),
+        (RING_LL, AR, 8, 2 * 3),
+        (RING_SIMPLE, AG, 8, 2 * 3),
+        (RING_LL, Collective.BROADCAST, 8, 1),
+        (Way(NVLS_TREE, SIMPLE), AR, 8, 2 * 2 * 2),
+        (Way(COLLNET, SIMPLE), AR, 8, 2),
+        (Way(PAT, SIMPLE), AG, 1, 2 * 2 / 3.5),
+    ],
+)
+def test_nccl_counts_a_declared_latency_at_every_hop_between_nodes_and_twice_by_simple(
+    way: Way, collective: Collective, per_clique: int, counted: float
+) -> None:
+    """Four nodes: two doublings, three crossings."""
+    more, less = (
+        latency_us(make_job(4, per_clique, net=net), way, collective)
+        for net in (DECLARING, EIGHT_NDR)
+    )
+    assert more - less == pytest.approx(75 * counted)
 
 
 def test_a_tree_by_ll_is_divided_and_capped() -> None:

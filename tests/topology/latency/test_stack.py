@@ -69,18 +69,6 @@ def test_a_hop_takes_the_larger_of_wire_and_constant(protocol: Protocol, kind: L
         assert hop_s == pytest.approx(max(route.alpha_s, constant_us * US))
 
 
-@pytest.mark.parametrize(
-    ("protocol", "hop_us"), [(Protocol.LL, 2.7 + 75), (Protocol.SIMPLE, 14 + 2 * 75)]
-)
-def test_a_plug_ins_latency_comes_on_top_and_twice_by_simple(
-    protocol: Protocol, hop_us: float
-) -> None:
-    fabric = fabric_of("dgx-h100 node:2 network:efa-v2 nic:32 nic_rate:100Gbit/s")
-    route = fabric.reachable_route(fabric.endpoints[0], fabric.endpoints[8])
-    total_s = route.alpha_s + nccl(protocol).software_s(route, "ring")
-    assert total_s == pytest.approx(hop_us * US)
-
-
 @pytest.mark.parametrize("protocol", Protocol)
 def test_base_and_one_launch_are_nccls_base(protocol: Protocol) -> None:
     tree_us, ring_us = BASE_US[protocol]

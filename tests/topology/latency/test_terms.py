@@ -5,11 +5,11 @@ from itertools import product
 
 import pytest
 
-from tests.topology.latency.jobs import EIGHT_NDR, H100_NVLINK, PCIE4, make_job
+from tests.topology.latency.jobs import EIGHT_NDR, H100_NVLINK, PCIE4, V100_NVLINK, job_on, make_job
 from topology.errors import ScheduleError
 from topology.latency.calibrated_figures import FIGURE_GROUPS, group_of
 from topology.latency.job import Architecture, Cpu, Job, NetKind
-from topology.latency.model import ways_of
+from topology.latency.model import make_model, ways_of
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NVLS, NVLS_TREE, PAT, RING, TREE, NcclTuner, Way
 from topology.latency.terms import (
@@ -120,6 +120,8 @@ def test_between_nodes_a_trees_piece_crosses_pcie_and_one_nic_at_every_hop() -> 
     (fill,) = of_part(terms(job, Way(TREE, LL)), Part.FILL)
     assert fill.per_piece_byte_s == pytest.approx(2 * 2 / 25e9)
     assert fill.piece_bytes == 65536
+    crowded = replace(job, net=replace(EIGHT_NDR, bytes_per_s=100e9, port_bytes_per_s=50e9))
+    assert of_part(terms(crowded, Way(TREE, LL)), Part.FILL) == [fill]
     (simple,) = of_part(terms(job, Way(TREE, SIMPLE)), Part.FILL)
     assert simple.per_piece_byte_s == pytest.approx(2 * 2 / 50e9)
     assert not of_part(terms(make_job(), Way(TREE, LL)), Part.FILL)
@@ -128,7 +130,10 @@ def test_between_nodes_a_trees_piece_crosses_pcie_and_one_nic_at_every_hop() -> 
 
 @pytest.mark.parametrize("collective", [Collective.BROADCAST, Collective.REDUCE])
 def test_a_chains_first_pieces_cross_every_hop_one_after_another(collective: Collective) -> None:
-    """Seven hops of eight ranks; 24 channels of 512 KiB each are on their way at once."""
+    """Seven hops of eight ranks; 24 channels of 512 KiB each are on their way at once, or 12."""
+    volta = make_job(architecture=Architecture.VOLTA, intra=V100_NVLINK)
+    (older,) = of_part(terms(volta, Way(RING, SIMPLE), Operation(collective)), Part.FILL)
+    assert (older.piece_bytes, older.figures[1]) == (12 * 2**19, "fill.chain.nvlink")
     found = terms(make_job(), Way(RING, SIMPLE), Operation(collective))
     (fill,) = of_part(found, Part.FILL)
     (bandwidth,) = of_part(found, Part.BANDWIDTH)
@@ -137,25 +142,45 @@ def test_a_chains_first_pieces_cross_every_hop_one_after_another(collective: Col
     assert not of_part(terms(make_job(), Way(RING, LL), Operation(collective)), Part.FILL)
 
 
-def test_a_plug_ins_latency_is_counted_at_every_hop_and_twice_by_simple() -> None:
-    """EFA: 75 us declared; two hops of a tree over two nodes, each 5 us by LL, 14 us by Simple."""
-    efa = replace(EIGHT_NDR, kind=NetKind.EFA, alpha_s=20e-6, declared_s=75e-6)
-    job = make_job(2, net=efa)
-    for protocol, hop_s in ((LL, 80e-6), (SIMPLE, 164e-6)):
-        (hops,) = of_part(terms(job, Way(TREE, protocol)), Part.NET_HOPS)
-        assert hops.fixed_s == pytest.approx(2 * hop_s)
-        assert hops.wire_s == pytest.approx(2 * 20e-6)
+EFA = replace(EIGHT_NDR, kind=NetKind.EFA, alpha_s=20e-6, declared_s=75e-6)
 
 
-@pytest.mark.parametrize("cliques", [2, 4])
-def test_declared_latency_stands_in_every_way_as_in_nccls_own_model(cliques: int) -> None:
-    job = make_job(cliques, net=replace(EIGHT_NDR, declared_s=75e-6))
-    for way in ways_of(replace(job, network_reduces=True), Operation(AR)):
-        with_s, without_s = (
-            tuner(one).latency_s(way) for one in (job, make_job(cliques, net=EIGHT_NDR))
+@pytest.mark.parametrize(
+    ("per_clique", "collective"), [(8, AR), (8, AG), (1, AG), (8, Collective.BROADCAST)]
+)
+def test_a_plug_in_costs_an_operation_its_declared_latency_once(
+    per_clique: int, collective: Collective
+) -> None:
+    """And no hop: those are as long as the wire, or as NCCL's constant."""
+    job = replace(make_job(4, per_clique, net=EFA), network_reduces=True)
+    for way in ways_of(job, Operation(collective)):
+        found = terms(job, way, Operation(collective))
+        (plug_in,) = [term for term in found if term.figures[0] == "plugin"]
+        assert plug_in == Term(Part.BASE, ("plugin", "plugin.efa"), fixed_s=75e-6)
+        bare = replace(job, net=replace(EFA, declared_s=0.0))
+        assert fixed_us(found) - fixed_us(terms(bare, way, Operation(collective))) == (
+            pytest.approx(75)
         )
-        assert with_s >= without_s + 75e-6
-        assert fixed_us(terms(job, way)) >= fixed_us(terms(make_job(cliques), way)) + 75
+
+
+@pytest.mark.parametrize(("nodes", "measured_us"), [(2, 163.4), (4, 319.4), (8, 631.3)])
+def test_rings_over_efa_grow_by_hops_as_published(nodes: int, measured_us: float) -> None:
+    """8 V100 a node, 100 Gbit/s, 8 B; 2, 4 and 8 nodes of jacobkahn's gists, NCCL 2.4."""
+    job = job_on(f"dgx1-v100 node:{nodes} network:efa-v1 nic:1 nic_rate:100Gbit/s", 8 * nodes)
+    told = make_model(job, Operation(AR), algorithm=RING).predict(8.0)
+    assert told.time_s * 1e6 == pytest.approx(measured_us, rel=0.1)
+
+
+@pytest.mark.parametrize("collective", [Collective.BROADCAST, Collective.REDUCE])
+def test_a_chain_crosses_the_network_between_its_nodes(collective: Collective) -> None:
+    """Three crossings of four nodes, none faster than its wire; 28 hops inside."""
+    job, operation = make_job(4, net=EFA), Operation(collective)
+    found = terms(job, Way(RING, LL), operation)
+    (across,) = of_part(found, Part.NET_HOPS)
+    assert (across.fixed_s, across.wire_s) == (pytest.approx(60e-6), pytest.approx(60e-6))
+    (inside,) = of_part(found, Part.HOPS)
+    assert inside.wire_s == pytest.approx(28 * 0.762e-6)
+    assert inside.fixed_s >= inside.wire_s
 
 
 # In the switch.
@@ -180,7 +205,15 @@ def test_more_than_eight_gpus_behind_one_switch_count_as_eight() -> None:
 def test_fewer_parts_fill_up_sooner() -> None:
     four, eight = (terms(make_job(1, n), Way(NVLS, SIMPLE)) for n in (4, 8))
     root = [of_part(found, Part.RAMP)[0].per_root_byte_s for found in (four, eight)]
-    assert root[0] < root[1]
+    per_byte = [of_part(found, Part.BANDWIDTH)[0].per_byte_s for found in (four, eight)]
+    assert root[0] / root[1] == pytest.approx(0.5 * (per_byte[0] / per_byte[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("cliques", [2, 4])
+def test_across_nodes_a_sum_in_the_switch_costs_what_nccl_counts(cliques: int) -> None:
+    job, way = make_job(cliques), Way(NVLS_TREE, SIMPLE)
+    (bandwidth,) = of_part(terms(job, way), Part.BANDWIDTH)
+    assert bandwidth.per_byte_s == pytest.approx(1 / tuner(job).bytes_per_s(way))
 
 
 # Launch.
@@ -244,6 +277,7 @@ def test_one_rank_sends_through_the_nics_nearest_to_it(nics: int, gb_per_s: floa
 
 
 def test_ranks_started_eagerly_wait_for_each_other_but_a_pair_that_sends_does_not() -> None:
+    assert launch_term(make_job(1, 2), Operation(AR, Launch.EAGER)).blocks
     eager = Operation(Collective.SENDRECV, Launch.EAGER)
     assert launch_term(make_job(1, 2), eager) == launch_term(
         make_job(1, 2), Operation(Collective.SENDRECV, Launch.PROCESS)
@@ -283,7 +317,7 @@ JOBS = [
     for cliques, per_clique in ((1, 2), (1, 8), (4, 8), (4, 1))
     for architecture in (Architecture.VOLTA, Architecture.HOPPER, Architecture.UNREPORTED)
     for intra in (H100_NVLINK, PCIE4)
-    for net in (EIGHT_NDR, replace(EIGHT_NDR, kind=NetKind.ETHERNET))
+    for net in (EIGHT_NDR, replace(EIGHT_NDR, kind=NetKind.ETHERNET), EFA)
 ]
 
 

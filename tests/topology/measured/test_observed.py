@@ -189,6 +189,23 @@ def test_without_peer_access_and_shared_memory_each_rank_is_alone_with_its_nics(
     assert job.net is not None
     assert shared.net is not None
     assert (job.net.bytes_per_s, job.net.nics) == (shared.net.bytes_per_s / 8, 1)
+    few = seen(run_of("RTX 6000D (PCIe)", (8, 2), wiring=wiring, nic="2x CX8")).job.net
+    assert few is not None
+    assert few.one_nic_bytes_per_s == job.net.one_nic_bytes_per_s, "a piece alone has a NIC's rate"
+
+
+def test_without_shared_memory_alone_peers_are_still_reached() -> None:
+    job = seen(
+        run_of(shape=(8, 2), wiring="NVLink4/NVSwitch, NCCL_SHM_DISABLE=1", nic="8x NDR")
+    ).job
+    assert (job.cliques, job.per_clique) == (2, 8)
+
+
+def test_one_node_whose_traffic_is_all_on_nics_is_skipped() -> None:
+    wiring = "PCIe (P2P and SHM disabled: all traffic on NICs)"
+    found = observed_from_run(run_of("RTX 6000D (PCIe)", (8, 1), wiring=wiring, nic="8x CX8"))
+    assert isinstance(found, SkippedRun)
+    assert "all of whose traffic is on NICs" in found.reason
 
 
 def test_a_path_that_its_poster_calls_slow_goes_through_host_memory() -> None:
@@ -232,6 +249,7 @@ def test_a_median_of_three_iterations_is_trusted_less_and_doubts_multiply() -> N
     many = seen(run_of(notes="40 warm-up + 100 iterations"))
     both = seen(run_of(shape=(8, 2), nic="not stated", fabric="not stated", notes=notes))
     assert (few.trust, many.trust) == (DOUBTFUL_TRUST, 1.0)
+    assert seen(run_of(notes="3 iterations of warm-up, 100 timed")).trust == 1.0
     assert both.trust == DOUBTFUL_TRUST**2
 
 

@@ -53,8 +53,8 @@ def curves(found: Expectation) -> dict[str, "np.ndarray[tuple[int], np.dtype[np.
     return {variant.name: variant.predicted_s / found.predicted_s for variant in found.variants}
 
 
-def test_two_nodes_of_eight_rails_can_lose_rails_rdma_nvlink_and_the_switch() -> None:
-    slower = curves(expected("model:dgx-h100 node:2", 16))
+def test_four_nodes_of_eight_rails_can_lose_rails_rdma_nvlink_and_the_switch() -> None:
+    slower = curves(expected("model:dgx-h100 node:4", 32))
     assert set(slower) >= {
         "one_rail_missing",
         "one_rail_shared",
@@ -70,6 +70,21 @@ def test_two_nodes_of_eight_rails_can_lose_rails_rdma_nvlink_and_the_switch() ->
     }
     assert slower["simple_forced"][0] > 1.2
     assert slower["ll_forced"][0] == pytest.approx(1.0, abs=0.01)
+
+
+def test_an_all_reduce_over_two_nodes_needs_less_than_its_rails() -> None:
+    """A node sends its buffer once each way: the switch inside is narrower than seven rails."""
+    slower = curves(expected("model:dgx-h100 node:2", 16))
+    assert "one_rail_missing" not in slower
+    assert {"one_rail_shared", "one_nic_only"} <= set(slower)
+
+
+def test_a_lost_rail_does_not_narrow_the_ports_that_are_left() -> None:
+    """8 KiB are one piece of a tree, which crosses one port, however many there are."""
+    slower = curves(expected("model:dgx-h100 node:4", 32))
+    at = int(np.flatnonzero(SIZES == 8192.0)[0])
+    assert slower["one_rail_shared"][at] == pytest.approx(1, abs=0.02)
+    assert slower["one_rail_missing"][at] == pytest.approx(1, abs=0.02)
 
 
 def test_a_gather_is_slower_by_the_share_of_the_rails_that_is_lost() -> None:

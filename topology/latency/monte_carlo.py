@@ -17,6 +17,7 @@ from topology.latency.cost import Costs, RoundCost
 from topology.latency.layer_draws import BatchDraws, LayerDraws
 from topology.latency.noise_layers import Layers
 from topology.latency.round_draws import RoundDraws
+from topology.latency.scatter import Scatter
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -42,24 +43,6 @@ class Noise(Protocol):
 
     def add_to(self, arrival_s: FloatArray, rng: np.random.Generator) -> None:
         """Add it; the array is contiguous."""
-
-
-class _Scatter:
-    """Raises rows of a state to the latest value sent to them; rows may stand several times."""
-
-    def __init__(self, rows: IntArray) -> None:
-        distinct, counts = np.unique(rows, return_counts=True)
-        self.is_single = len(rows) == len(distinct)
-        self.rows = rows if self.is_single else distinct
-        self._order = np.argsort(rows, kind="stable")
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-
-    def raise_to(self, state: FloatArray, values: FloatArray) -> None:
-        """``state[row] = max(state[row], values of that row)``."""
-        if not self.is_single:
-            values = values.take(self._order, axis=0)
-            values = np.maximum.reduceat(values, self._starts, axis=0)
-        state[self.rows] = np.maximum(state.take(self.rows, axis=0), values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,8 +90,8 @@ class _Plan:
     bandwidth_s: FloatArray
     message_s: FloatArray
     laws: tuple[tuple[int, int, int], ...]
-    arrive: _Scatter
-    leave: _Scatter | None
+    arrive: Scatter
+    leave: Scatter | None
     lanes: _Lanes | None
 
     @property
@@ -300,8 +283,8 @@ def _plan(number: int, cost: RoundCost, channels: int, repetition: int) -> _Plan
         bandwidth_s=cost.bandwidth_s[order],
         message_s=cost.message_s[order],
         laws=tuple(zip(laws.tolist(), starts.tolist(), ends, strict=True)),
-        arrive=_Scatter(destination),
-        leave=_Scatter(sender) if holds else None,
+        arrive=Scatter(destination),
+        leave=Scatter(sender) if holds else None,
         lanes=_closed_lanes(source, destination, channels) if repeats else None,
     )
 

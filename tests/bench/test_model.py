@@ -14,7 +14,7 @@ from tests.topology.latency.jobs import job_on, make_job
 from tests.topology.measured.synthetic_runs import many_runs, planted
 from topology.latency.calibration import NO_CALIBRATION, load_calibration
 from topology.latency.model import cached_model, make_model
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.calibrate import calibrate
 from topology.measured.fitting import design_of, fit_design
 from topology.measured.observed import observe

@@ -140,10 +140,6 @@ class Calibration(Figures):
             product *= 1.0 if fitted is None else fitted.factor
         return product
 
-    def has_measured(self, collective: str, medium: str) -> bool:
-        """Whether any run of a collective over a medium is behind the figures."""
-        return f"bandwidth.collective.{collective}.{medium}" in self.figure
-
     def interval_of(self, reach: Reach, region: Region) -> Interval | None:
         """The interval of a group, None where nothing was held out."""
         found = (i for i in self.interval if i.reach is reach and i.region is region)

@@ -22,10 +22,10 @@ from topology.latency.job import Job, has_ll128, job_of
 from topology.latency.model import Alternative, Prediction, make_model
 from topology.latency.monte_carlo import noiseless_s
 from topology.latency.nccl_tuner import Way
+from topology.latency.operation import Operation
 from topology.latency.scenario import Scenario
 from topology.latency.stack import Stack, load_stack_figures
 from topology.latency.summary import Considered
-from topology.latency.terms import Operation
 from topology.words import AlgorithmName, Protocol, StackName
 
 WORTH_IT: Final = 1e-3

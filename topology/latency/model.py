@@ -23,7 +23,8 @@ from topology.latency.calibration import (
 from topology.latency.job import Job
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NcclTuner, Way, WayCost, nccl_ways
-from topology.latency.terms import Operation, Part, Term, medium_of, terms_of
+from topology.latency.operation import Operation
+from topology.latency.terms import Part, Term, collective_figure, terms_of
 from topology.words import AlgorithmName, Collective, Protocol
 
 FloatArray = NDArray[np.float64]
@@ -355,7 +356,7 @@ class Model:
         mine = [row for row in rows if row.architecture == job.architecture]
         if not mine:
             return f"no measurement over {link} with {job.architecture} GPUs"
-        if not self.calibration.has_measured(collective, medium_of(job)):
+        if collective_figure(job, collective) not in self.calibration.figure:
             return f"no measurement of {collective} over {link}"
         nodes, ranks = (max(getattr(r, f"most_{of}") for r in mine) for of in ("cliques", "ranks"))
         least, most = min(r.least_bytes for r in mine), max(r.most_bytes for r in mine)

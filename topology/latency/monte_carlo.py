@@ -17,7 +17,7 @@ from topology.latency.cost import Costs, RoundCost
 from topology.latency.layer_draws import BatchDraws, LayerDraws
 from topology.latency.noise_layers import Layers
 from topology.latency.round_draws import RoundDraws
-from topology.latency.scatter import Scatter
+from topology.latency.scatter_max import ScatterMax
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -90,8 +90,8 @@ class _Plan:
     bandwidth_s: FloatArray
     message_s: FloatArray
     laws: tuple[tuple[int, int, int], ...]
-    arrive: Scatter
-    leave: Scatter | None
+    arrive: ScatterMax
+    leave: ScatterMax | None
     lanes: _Lanes | None
 
     @property
@@ -283,8 +283,8 @@ def _plan(number: int, cost: RoundCost, channels: int, repetition: int) -> _Plan
         bandwidth_s=cost.bandwidth_s[order],
         message_s=cost.message_s[order],
         laws=tuple(zip(laws.tolist(), starts.tolist(), ends, strict=True)),
-        arrive=Scatter(destination),
-        leave=Scatter(sender) if holds else None,
+        arrive=ScatterMax(destination),
+        leave=ScatterMax(sender) if holds else None,
         lanes=_closed_lanes(source, destination, channels) if repeats else None,
     )
 

@@ -25,6 +25,7 @@ from topology.latency.nccl_tuner import (
     NcclTuner,
     Way,
 )
+from topology.latency.operation import Operation
 from topology.latency.stack import PriorFigures, load_stack_figures
 from topology.words import AlgorithmName, Collective, Launch, Protocol
 
@@ -61,16 +62,6 @@ class Term:
     wire_s: float = 0.0
     bends: bool = False
     blocks: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What is asked of a job besides sizes. ``library``: whose custom kernels, if known."""
-
-    collective: Collective
-    launch: Launch = Launch.PROCESS
-    is_integer: bool = False
-    library: str = ""
 
 
 PIECE_BYTES: Final = 65536.0
@@ -122,7 +113,7 @@ def _chain(tuner: NcclTuner, way: Way) -> Iterator[Term]:
     job, hops, across = tuner.job, tuner.job.ranks - 1, tuner.job.cliques - 1
     alpha_s = job.intra.alpha_s if job.intra else 0.0
     quarter_s = max(tuner.hop_s(way) / 4, alpha_s) * (hops - across)
-    names = _named("chain", medium_of(job), job.architecture)
+    names = _named("chain", _medium(job), job.architecture)
     yield Term(Part.HOPS, names, fixed_s=quarter_s, wire_s=alpha_s * (hops - across))
     yield from _net_hops(tuner, way, across, tuner.net_hop_s(way) / 4)
     if way.protocol is not Protocol.SIMPLE:  # shorter pieces, of which no measurement tells
@@ -200,7 +191,7 @@ def _collnet(tuner: NcclTuner, way: Way, operation: Operation) -> Iterator[Term]
     inside = 2 * (job.per_clique - 1)
     wire_s = inside * job.intra.alpha_s if job.intra else 0.0
     fixed_s = inside * simple.collnet_intra
-    yield Term(Part.HOPS, _named("hop", medium_of(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
+    yield Term(Part.HOPS, _named("hop", _medium(job), "simple"), fixed_s=fixed_s, wire_s=wire_s)
     yield from _net_hops(tuner, way, 1, simple.collnet_net)
     yield from _bytes(tuner, way, tuner.bytes_per_s(way))
 
@@ -223,9 +214,7 @@ def _point_to_point(tuner: NcclTuner, way: Way, operation: Operation) -> Iterato
         _named("p2p", way.protocol, job.architecture),
         fixed_s=_priors().point_to_point_s[way.protocol],
     )
-    yield Term(
-        Part.HOPS, (f"peer.{medium_of(job)}",), fixed_s=_peers_s(tuner, operation.collective)
-    )
+    yield Term(Part.HOPS, (f"peer.{_medium(job)}",), fixed_s=_peers_s(tuner, operation.collective))
     if job.net is not None:
         yield from _net_hops(tuner, way, 1, tuner.net_hop_s(way))
     rate = point_to_point_bytes_per_s(tuner, operation.collective)
@@ -294,7 +283,7 @@ _TERMS: Final = {
 
 def _base(tuner: NcclTuner, way: Way, fixed_s: float) -> Term:
     """Software once per operation."""
-    medium, architecture = medium_of(tuner.job), tuner.job.architecture
+    medium, architecture = _medium(tuner.job), tuner.job.architecture
     names = (
         f"base.{way.protocol}",
         f"base.{medium}.{architecture}",
@@ -341,13 +330,13 @@ def _bytes(
 ) -> Iterator[Term]:
     """Moving the buffer, and the ramp of the links it goes over."""
     job, per_byte_s = tuner.job, 1 / bytes_per_s
-    medium, link = medium_of(job), _link(job)
+    medium, link = _medium(job), _link(job)
     protocol = way.protocol or "custom"
     names = [
         f"bandwidth.way.{way.algorithm}.{protocol}.{medium}",
         f"bandwidth.link.{link}",
         f"bandwidth.gpu.{link}.{job.architecture}",
-        f"bandwidth.collective.{tuner.collective}.{medium}",
+        collective_figure(job, tuner.collective),
     ]
     if job.ranks == 2:
         names.append(f"bandwidth.pair.{medium}")
@@ -363,6 +352,11 @@ def _bytes(
     yield Term(Part.RAMP, ramp, per_root_byte_s=root_s)
 
 
+def collective_figure(job: Job, collective: Collective) -> str:
+    """The figure of a collective over what limits a job: fitted where anyone measured it."""
+    return f"bandwidth.collective.{collective}.{_medium(job)}"
+
+
 def _link(job: Job) -> str:
     """The links that limit: the network's where there is one."""
     if job.net is not None:
@@ -370,7 +364,7 @@ def _link(job: Job) -> str:
     return str(job.intra.kind) if job.intra else "none"
 
 
-def medium_of(job: Job) -> str:
+def _medium(job: Job) -> str:
     """What limits a job: the network where there is one, else PCIe or NVLink."""
     if job.net is not None:
         return "net"

@@ -9,7 +9,7 @@ from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
 from topology.latency.calibration import Calibration
 from topology.latency.job import job_of
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.diagnosis import Diagnosis, Verdict, diagnose
 from topology.measured.nccl_tests import NcclTestsRun, NcclTestsText, SkippedText
 from topology.measured.runs import integer_dtype

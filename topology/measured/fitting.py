@@ -25,7 +25,7 @@ MOST_ITERATIONS: Final = 100
 SHORTEST_STEP: Final = 1e-4
 """No figure moves further, in log: the fit is done, wherever it began."""
 
-CELL_WEIGHT: Final = 1200.0
+CELL_WEIGHT: Final = 800.0
 """What a family's points in one cell weigh together, in points that deviate by their whole log."""
 
 MOST_POINT_WEIGHT: Final = 3.0

@@ -16,7 +16,7 @@ from topology.fabric.route_table import RouteMap
 from topology.latency.calibration import NO_CALIBRATION, Calibration, Reach
 from topology.latency.job import IntraKind, Job, Net, job_of
 from topology.latency.model import EXCHANGES, Model, make_model
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.hardware import RunMachine, fabric_of, machine_of
 from topology.measured.runs import Run, SkippedRun, integer_dtype, launch_of
 from topology.words import AlgorithmName, Collective, Protocol

@@ -13,7 +13,7 @@ from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
 from topology.latency.calibration import Calibration, FittedFigure, Provenance
 from topology.latency.job import job_of
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.calibrate import covered_rows, digest_of
 from topology.measured.fitting import Design, design_of, fit_design, prior_log_error
 from topology.measured.nccl_tests import OWN_FAMILY, NcclTestsRun, read_nccl_tests

@@ -18,7 +18,7 @@ from topology.fabric.routes import Endpoint
 from topology.latency.calibration import REGIONS, Calibration
 from topology.latency.job import Architecture, Intra, IntraKind, Job, Net, NetKind
 from topology.latency.model import Model, make_model
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.diagnosis import Expectation, Variant
 from topology.measured.runs import region_indices
 from topology.words import AlgorithmName, Protocol

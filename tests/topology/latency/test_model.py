@@ -31,7 +31,8 @@ from topology.latency.model import (
 )
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NVLS, NVLS_TREE, RING, TREE, NcclTuner, Way
-from topology.latency.terms import Operation, terms_of
+from topology.latency.operation import Operation
+from topology.latency.terms import terms_of
 from topology.words import AlgorithmName, Collective, Launch, Protocol
 
 AR = Collective.ALL_REDUCE

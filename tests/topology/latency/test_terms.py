@@ -12,8 +12,8 @@ from topology.latency.job import Architecture, Cpu, Job, NetKind
 from topology.latency.model import make_model, ways_of
 from topology.latency.nccl_figures import load_nccl_figures
 from topology.latency.nccl_tuner import NVLS, NVLS_TREE, PAT, RING, TREE, NcclTuner, Way
+from topology.latency.operation import Operation
 from topology.latency.terms import (
-    Operation,
     Part,
     Term,
     launch_term,

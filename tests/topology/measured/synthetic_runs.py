@@ -9,7 +9,7 @@ import numpy as np
 from tests.topology.latency.jobs import EIGHT_NDR, PCIE4, make_job
 from topology.latency.calibration import NO_CALIBRATION, Calibration, FittedFigure
 from topology.latency.job import Architecture, Job
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.observed import Observed
 from topology.words import AlgorithmName, Collective, Launch, Protocol
 

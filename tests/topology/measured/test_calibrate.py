@@ -16,7 +16,7 @@ from tests.topology.measured.synthetic_runs import (
 )
 from topology.errors import MeasurementError
 from topology.latency.calibration import Calibration, HeldOut, Reach, Region, region_of
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.calibrate import (
     LEAST_POINTS,
     calibrate,

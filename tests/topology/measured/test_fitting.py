@@ -14,7 +14,7 @@ from tests.topology.measured.synthetic_runs import (
     with_outliers,
 )
 from topology.latency.calibration import NO_CALIBRATION, Reach, region_of
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.fitting import (
     CELL_WEIGHT,
     MOST_POINT_WEIGHT,

@@ -9,7 +9,7 @@ from topology.fabric.from_fleet import Fabric
 from topology.fabric.route_table import RouteMap
 from topology.latency.calibration import NO_CALIBRATION, Calibration, Interval, Reach, Region
 from topology.latency.job import job_of
-from topology.latency.terms import Operation
+from topology.latency.operation import Operation
 from topology.measured.diagnosis import Expectation
 from topology.measured.suspects import PCIE_RATIO, Settings, expect, rails_of
 from topology.words import AlgorithmName, Collective, Protocol

@@ -1,4 +1,4 @@
-"""Scatter: rows of a state raised to the latest of what is sent to them, all trials at once."""
+"""Scatter-max: rows of a state raised to the latest of what is sent to them, all trials at once."""
 
 from typing import Final, TypeAlias
 
@@ -12,7 +12,7 @@ MOST_TURNS: Final = 32
 """Values that a row gets in turn, at most; of more numpy takes the maximum in one go."""
 
 
-class Scatter:
+class ScatterMax:
     """Raises rows of a state to the latest value sent to them; rows may stand several times.
 
     Where they do, the first values of all rows are taken, then the second ones of those that get
